@@ -1,0 +1,49 @@
+# Everything installs itself into .venv: `make demo` and `make test` work on a fresh machine.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+export OMP_NUM_THREADS := 1
+export PYTHONHASHSEED := 0
+
+.PHONY: demo test soak lint format cover bench family clean
+
+# torch comes first and alone: asked for later, a range could pull a CUDA build of gigabytes
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/.installed  ## publish, query, apply, restore and verify on the trained family
+	$(BIN)/python examples/demo.py
+
+test: $(VENV)/.installed  ## all tests but the long soaks
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+soak: $(VENV)/.installed  ## the long ones
+	$(BIN)/python -m pytest -n 2 -m slow
+
+cover: $(VENV)/.installed  ## branch coverage of the packages
+	$(BIN)/coverage erase
+	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(BIN)/coverage run -m pytest -m "not slow"
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --include 'paramdelta/*,registry/stores/*,registry/artifacts.py' --fail-under 95
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed  ## memory and speed of publish, apply and restore
+	$(BIN)/python benchmarks/bench_memory.py
+
+family: $(VENV)/.installed  ## train the example family again (minutes)
+	$(BIN)/python examples/family/train.py
+
+clean:
+	rm -rf $(VENV) demo-out bench-out build *.egg-info .mypy_cache .pytest_cache .ruff_cache

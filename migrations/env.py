@@ -1,0 +1,14 @@
+"""Alembic's environment: runs on the connection and in the transaction of the caller."""
+
+from alembic import context
+
+from registry.catalog.migrate import connection_of
+from registry.catalog.schema import Table
+
+context.configure(
+    connection=connection_of(context.config),
+    target_metadata=Table.metadata,
+    transactional_ddl=True,
+    render_as_batch=True,
+)
+context.run_migrations()

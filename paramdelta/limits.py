@@ -1,0 +1,32 @@
+"""Every limit put on bytes that we did not write, in one place, each with its unit.
+
+They bound memory and time before anything is allocated. Generous against real models
+(the largest known are noted), strict against nonsense.
+"""
+
+MIB = 1 << 20
+
+MAX_HEADER_BYTES = 25 * MIB  # a safetensors header; 405B models need about 0.2 MiB a shard
+MAX_TENSORS = 200_000  # in one checkpoint; DeepSeek-V3 has 91,991
+MAX_DIMENSIONS = 64
+MAX_NAME_BYTES = 1024  # of a tensor name, UTF-8
+MAX_PATH_BYTES = 1024  # of a relative path, UTF-8
+MAX_PATH_PART_BYTES = 255  # what common file systems allow between two slashes
+MAX_FOLDER_DEPTH = 16  # folders in folders
+MAX_FOLDER_ENTRIES = 20_000  # files and folders in a model folder, at all levels
+MAX_SHARDS = 10_000
+MAX_OPEN_SHARDS = 256  # kept open by one reader; the usual limit of a process is 1,024 files
+MAX_INDEX_BYTES = 64 * MIB  # model.safetensors.index.json
+MAX_CONFIG_BYTES = 16 * MIB  # config.json, generation_config.json, tokenizer_config.json
+MAX_TOKENIZER_BYTES = 128 * MIB  # tokenizer.json; Gemma 3's has 33 MB
+MAX_CARRIED_FILE_BYTES = 128 * MIB  # a file that is not weights and travels with a release
+MAX_CARRIED_FILES = 10_000
+MAX_PROBLEMS = 100  # listed one by one in an error; the rest is counted
+MAX_MANIFEST_BYTES = 256 * MIB
+MAX_RELEASE_BYTES = 1 * MIB
+MAX_JSON_DEPTH = 32
+MAX_JSON_VALUES = 4_000_000  # in one document; Gemma 3's tokenizer.json has about 1.8 million
+MAX_JSON_DIGITS = 400  # of an integer: int() is quadratic; a float64 needs 309
+MAX_FRAME_ELEMENTS = 1 << 20
+MAX_FRAME_BYTES = 16 * MIB  # one stored frame
+MAX_ZSTD_WINDOW_LOG = 23

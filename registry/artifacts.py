@@ -1,0 +1,216 @@
+"""Blobs, manifests and releases over a store. Once written, never changed; every read re-hashes.
+
+    blobs/<2 hex>/<62 hex>            any bytes, under their own digest
+    manifests/<2 hex>/<62 hex>.json   canonical JSON, under its own digest
+    releases/<name>/@/<version>.json  which manifest name@version is, for ever
+
+No name part starts with ``@``, so a release's key has one meaning.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from types import TracebackType
+
+from paramdelta.digest import PREFIX, Digest, Hasher, digest_of
+from paramdelta.errors import CorruptError, NotFoundError
+from paramdelta.limits import MAX_MANIFEST_BYTES, MAX_RELEASE_BYTES
+from paramdelta.problem import Problem
+from registry.stores.base import Staged, Store
+
+CHUNK = 1 << 20
+_REMEDY = "heal the store from a copy, or publish again"
+_RELEASE_KEY = re.compile(r"releases/(.+)/@/([1-9][0-9]*)\.json")
+
+
+def _object_key(kind: str, digest: Digest, suffix: str = "") -> str:
+    text = digest.removeprefix(PREFIX)
+    return f"{kind}/{text[:2]}/{text[2:]}{suffix}"
+
+
+def blob_key(digest: Digest) -> str:
+    return _object_key("blobs", digest)
+
+
+def manifest_key(digest: Digest) -> str:
+    return _object_key("manifests", digest, ".json")
+
+
+def release_key(name: str, version: int) -> str:
+    return f"releases/{name}/@/{version}.json"
+
+
+class Artifacts:
+    """The only one who knows the layout of keys."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    # -- blobs ----------------------------------------------------------------------------
+
+    def blob_writer(self) -> BlobWriter:
+        return BlobWriter(self)
+
+    def put_blob(self, data: bytes) -> Digest:
+        """Stores *data*; a blob that is there already is re-hashed, and healed if damaged."""
+        return self._put(blob_key(digest_of(data)), data)
+
+    def open_blob(self, digest: Digest, size: int) -> BlobReader:
+        """For reading in order. CorruptError if it is missing."""
+        key = blob_key(digest)
+        try:
+            return BlobReader(self.store, key, digest, size)
+        except NotFoundError as error:
+            raise CorruptError("a blob is missing", where=key, remedy=_REMEDY) from error
+
+    def read_blob(self, digest: Digest, limit: int) -> bytes:
+        """A small blob, verified."""
+        return self._read(blob_key(digest), digest, limit)
+
+    def check_blob(self, digest: Digest, size: int) -> list[Problem]:
+        """What is wrong with a stored blob; every byte is read."""
+        try:
+            with self.open_blob(digest, size) as reader:
+                while reader.read(CHUNK):
+                    pass
+                reader.finish()
+        except CorruptError as error:
+            return [Problem(blob_key(digest), error.reason, remedy=_REMEDY)]
+        return []
+
+    # -- manifests ------------------------------------------------------------------------
+
+    def put_manifest(self, data: bytes) -> Digest:
+        return self._put(manifest_key(digest_of(data)), data)
+
+    def read_manifest(self, digest: Digest) -> bytes:
+        """Verified. CorruptError if it is missing or not what its digest says."""
+        return self._read(manifest_key(digest), digest, MAX_MANIFEST_BYTES)
+
+    # -- releases -------------------------------------------------------------------------
+
+    def put_release(self, name: str, version: int, data: bytes) -> bool:
+        """False if this version has a record already (left untouched)."""
+        return self.store.create(release_key(name, version), data)
+
+    def read_release(self, name: str, version: int) -> bytes | None:
+        try:
+            return self.store.read(release_key(name, version), MAX_RELEASE_BYTES)
+        except NotFoundError:
+            return None
+
+    def list_releases(self) -> Iterator[tuple[str, int]]:
+        """(name, version) of every record, in any order; other keys are passed over."""
+        for stat in self.store.list("releases/"):
+            if match := _RELEASE_KEY.fullmatch(stat.key):
+                yield match[1], int(match[2])
+
+    # -- shared ---------------------------------------------------------------------------
+
+    def _put(self, key: str, data: bytes) -> Digest:
+        digest = digest_of(data)
+        if not self.store.create(key, data) and not self.is_sound(key, digest, len(data)):
+            with self.store.stage() as staged:
+                staged.write(data)
+                staged.commit(key, replace=True)
+        return digest
+
+    def _read(self, key: str, digest: Digest, limit: int) -> bytes:
+        try:
+            data = self.store.read(key, limit)
+        except NotFoundError as error:
+            raise CorruptError("an object is missing", where=key, remedy=_REMEDY) from error
+        if (found := digest_of(data)) != digest:
+            raise CorruptError(f"its content is {found}", where=key, remedy=_REMEDY)
+        return data
+
+    def is_sound(self, key: str, digest: Digest, size: int) -> bool:
+        """Whether the object under *key* has this digest and size."""
+        try:
+            with BlobReader(self.store, key, digest, size) as reader:
+                while reader.read(CHUNK):
+                    pass
+                reader.finish()
+        except (CorruptError, NotFoundError):
+            return False
+        return True
+
+
+class BlobWriter:
+    """Bytes on their way into a blob, hashed as they come. ``close`` drops the uncommitted."""
+
+    def __init__(self, artifacts: Artifacts) -> None:
+        self._artifacts = artifacts
+        self._hasher = Hasher()
+        self._staged: Staged | None = artifacts.store.stage()
+
+    def write(self, data: bytes) -> None:
+        assert self._staged is not None
+        self._hasher.update(data)
+        self._staged.write(data)
+
+    def commit(self) -> tuple[Digest, int]:
+        """(digest, size) of the blob, which is durable now."""
+        assert self._staged is not None
+        digest, size = self._hasher.digest, self._hasher.size
+        key = blob_key(digest)
+        created = self._staged.commit(key)
+        if not created and not self._artifacts.is_sound(key, digest, size):
+            self._staged.commit(key, replace=True)
+        self.close()
+        return digest, size
+
+    def close(self) -> None:
+        if self._staged is not None:
+            self._staged.__exit__(None, None, None)
+            self._staged = None
+
+
+class BlobReader:
+    """A blob read in order and hashed on the way. Only ``finish`` says that it was sound."""
+
+    def __init__(self, store: Store, key: str, digest: Digest, size: int) -> None:
+        self._key, self._digest, self._size = key, digest, size
+        self._hasher = Hasher()
+        self._file = store.open(key)
+
+    def read(self, n: int) -> bytes:
+        """The next *n* bytes, fewer only at the end; never more than the promised size."""
+        parts = []
+        left = min(n, self._size - self._hasher.size)
+        while left > 0:
+            part = self._file.read(left)
+            if not part:
+                break
+            self._hasher.update(part)
+            parts.append(part)
+            left -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def finish(self) -> None:
+        """CorruptError unless exactly the promised bytes were there and have the digest."""
+        if self._hasher.size < self._size:
+            raise CorruptError(
+                f"{self._hasher.size} bytes of {self._size}", where=self._key, remedy=_REMEDY
+            )
+        if self._file.read(1):
+            raise CorruptError(f"more than {self._size} bytes", where=self._key, remedy=_REMEDY)
+        if self._hasher.digest != self._digest:
+            raise CorruptError(
+                f"its content is {self._hasher.digest}", where=self._key, remedy=_REMEDY
+            )
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> BlobReader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,160 @@
+"""What lies beside the weights of a resolved model: the base's files, the post's behaviour.
+
+Chat template, generation settings and the names of end and pad tokens come with the delta, unless
+the base's are to be kept. Code and pickles never travel.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from paramdelta import strict_json, tokenizer
+from paramdelta.checkpoint import FOREIGN, INDEX, PICKLES, SUFFIX, Checkpoint
+from paramdelta.digest import digest_of
+from paramdelta.limits import MAX_CARRIED_FILE_BYTES, MAX_CONFIG_BYTES
+from paramdelta.manifest import Manifest
+from paramdelta.problem import Problem
+from registry.artifacts import Artifacts
+from registry.plan import OutputFile
+from registry.resolver import Candidate
+
+TEMPLATE = "chat_template.jinja"
+GENERATION = "generation_config.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+MADE_HERE = ("README.md", "paramdelta.json", INDEX)
+_TOKEN_NAMES = ("eos_token", "pad_token")
+_CODE = (".py", ".pyc", ".so", ".sh")
+_CODE_KEYS = ("auto_map", "custom_pipelines")
+
+Files = dict[str, OutputFile]
+
+
+def output_files(
+    artifacts: Artifacts,
+    base: Checkpoint,
+    candidates: Sequence[Candidate],
+    keep_base_behaviour: bool,
+) -> tuple[list[OutputFile], list[Problem]]:
+    """The small files of the output, and what is to be said of them."""
+    files, problems = _base_files(base)
+    if not keep_base_behaviour:
+        for candidate in candidates:
+            if candidate.alpha != 0:
+                problems += _bring(artifacts, base, candidate, files)
+    return sorted(files.values(), key=lambda file: file.path), problems
+
+
+def _base_files(base: Checkpoint) -> tuple[Files, list[Problem]]:
+    files: Files = {}
+    problems = []
+    for found in base.carried:
+        path = found.path
+        if path in MADE_HERE:
+            continue
+        if path.endswith((*PICKLES, *FOREIGN, SUFFIX, ".index.json")):
+            problems.append(Problem(path, "other weights of the base; not carried", "note"))
+        elif path.endswith(_CODE):
+            problems.append(Problem(path, "code of the base; not carried", "warning"))
+        else:
+            data: bytes | None = None
+            stripped: list[Problem] = []
+            if path in ("config.json", TOKENIZER_CONFIG):
+                data, stripped = _without_code(base, path)
+            problems += stripped
+            files[path] = OutputFile(path, data, "base" if data is None else "merged")
+    return files, problems
+
+
+def _without_code(base: Checkpoint, path: str) -> tuple[bytes | None, list[Problem]]:
+    """The file without references to custom code; None where it has none."""
+    value = base.json_file(path) or {}
+    keys = [key for key in _CODE_KEYS if key in value]
+    if not keys:
+        return None, []
+    plain = {key: item for key, item in value.items() if key not in keys}
+    text = f"{', '.join(keys)} names code, which is never run and not carried"
+    return _dump(plain), [Problem(path, text, "warning")]
+
+
+def _bring(
+    artifacts: Artifacts, base: Checkpoint, candidate: Candidate, files: Files
+) -> list[Problem]:
+    """Puts one delta's behaviour into *files*; the first delta that has a thing decides it."""
+    problems = []
+    there = {file.path: file for file in candidate.manifest.files}
+    for path in (TEMPLATE, GENERATION):
+        if path not in there:
+            continue
+        data = artifacts.read_blob(there[path].digest, MAX_CARRIED_FILE_BYTES)
+        present = files.get(path)
+        if present and present.origin == "delta":
+            if present.data != data:
+                problems.append(
+                    Problem(
+                        path, f"{candidate.ref}'s differs; the first delta's is kept", "warning"
+                    )
+                )
+            continue
+        if present and digest_of(_content(base, present)) == there[path].digest:
+            continue
+        files[path] = OutputFile(path, data, "delta")
+        verb = "replaces the base's" if present else "is new"
+        problems.append(Problem(path, f"{candidate.ref}'s {verb}", "note"))
+    problems += _token_names(artifacts, base, candidate, files)
+    return problems
+
+
+def _token_names(
+    artifacts: Artifacts, base: Checkpoint, candidate: Candidate, files: Files
+) -> list[Problem]:
+    """End and pad token, and a chat template inside tokenizer_config.json, as the post has them."""
+    post = _post_json(artifacts, candidate.manifest, TOKENIZER_CONFIG)
+    if post is None or TOKENIZER_CONFIG not in files:
+        return []
+    mine = strict_json.loads(
+        _content(base, files[TOKENIZER_CONFIG]), base.path / TOKENIZER_CONFIG, MAX_CONFIG_BYTES
+    )
+    parsed = base.json_file("tokenizer.json")
+    known = set(tokenizer.added_tokens(parsed).values()) if parsed else set()
+    changed, problems = dict(mine), []
+    for key in _TOKEN_NAMES:
+        name = post.get(key)
+        if type(name) is not str or name == mine.get(key):
+            continue
+        if name not in known:
+            reason = (
+                f"{key} {name!r} of {candidate.ref} is no token of this base; the base's is kept"
+            )
+            problems.append(Problem(TOKENIZER_CONFIG, reason, "warning"))
+            continue
+        changed[key] = name
+    template = post.get("chat_template")
+    if type(template) is str and TEMPLATE not in files:
+        changed["chat_template"] = template
+    keys = [key for key in changed if changed[key] != mine.get(key)]
+    if keys:
+        files[TOKENIZER_CONFIG] = OutputFile(TOKENIZER_CONFIG, _dump(changed), "merged")
+        reason = f"{', '.join(keys)} from {candidate.ref}"
+        problems.append(Problem(TOKENIZER_CONFIG, reason, "note"))
+    return problems
+
+
+def _post_json(artifacts: Artifacts, manifest: Manifest, path: str) -> dict[str, Any] | None:
+    for file in manifest.files:
+        if file.path == path:
+            data = artifacts.read_blob(file.digest, MAX_CONFIG_BYTES)
+            value = strict_json.loads(data, path, MAX_CONFIG_BYTES)
+            return value if isinstance(value, dict) else None
+    return None
+
+
+def _content(base: Checkpoint, file: OutputFile) -> bytes:
+    if file.data is not None:
+        return file.data
+    return base.read_file(file.path, MAX_CARRIED_FILE_BYTES)
+
+
+def _dump(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

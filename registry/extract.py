@@ -1,0 +1,311 @@
+"""One tensor pair in, one manifest entry and its blobs out, proved lossless on the way.
+
+Two passes over base and post in chunks, so memory does not grow with the tensor. The first hashes
+both, counts Δ's values and sketches; the second encodes every frame, decodes what it has just
+encoded, rebuilds the post by the rule and stores what differs in the patch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from paramdelta import codecs, delta, sketch
+from paramdelta.checkpoint import TensorReader
+from paramdelta.digest import Digest, Hasher
+from paramdelta.dtypes import ARITHMETIC, ITEM_BYTES, Bits, carrier
+from paramdelta.errors import ParamDeltaError
+from paramdelta.manifest import Stream, TensorEntry
+from paramdelta.patch import PatchDecoder, PatchEncoder
+from paramdelta.safetensors_header import TensorInfo
+from registry.artifacts import Artifacts
+from registry.streams import FrameWriter, stream_of
+
+CHUNK = 1 << 17  # elements read at once in the first pass
+NO_NORM = f"{0:.9e}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Extracted:
+    """entry: the manifest's. The sketches are of Δ and of the base, (WIDTH,) float64."""
+
+    entry: TensorEntry
+    delta_sketch: npt.NDArray[np.float64]
+    base_sketch: npt.NDArray[np.float64]
+
+
+class Pair:
+    """Chunks of a base tensor and a post tensor side by side.
+
+    Where the shapes differ in the first dimension the base is padded with +0, or cut.
+    """
+
+    def __init__(
+        self,
+        base: tuple[TensorReader, TensorInfo],
+        post: tuple[TensorReader, TensorInfo],
+    ) -> None:
+        self.base_reader, self.base = base
+        self.post_reader, self.post = post
+        self.elements = self.post.elements
+        self.row_length = row_length(self.post.shape)
+
+    def chunks(self, size: int) -> Iterator[tuple[Bits, Bits]]:
+        """(base, post) bits, *size* elements at a time. The arrays are reused: do not keep them."""
+        size = min(size, max(self.elements, 1))
+        base = np.zeros(size, dtype=carrier(self.base.dtype))
+        post = np.empty(size, dtype=carrier(self.post.dtype))
+        for start in range(0, self.elements, size):
+            n = min(size, self.elements - start)
+            there = max(0, min(n, self.base.elements - start))
+            if there:
+                self.base_reader.read_into(self.base, start, base[:there])
+            base[there:n] = 0
+            self.post_reader.read_into(self.post, start, post[:n])
+            yield base[:n], post[:n]
+
+
+def row_length(shape: tuple[int, ...]) -> int:
+    """Elements of a row: the last dimension; a vector is one row."""
+    return max(1, shape[-1]) if len(shape) > 1 else max(1, math.prod(shape))
+
+
+def extract_delta(
+    artifacts: Artifacts, pair: Pair, canonical_name: str, advance: Callable[[int], None]
+) -> Extracted:
+    """Δ of two floating-point tensors. ParamDeltaError if the proof fails (it never may)."""
+    dtype = delta.delta_dtype(pair.base.dtype, pair.post.dtype)
+    survey = _Survey(pair, dtype, canonical_name)
+    for base, post in pair.chunks(CHUNK):
+        survey.update(base, post)
+        advance(post.nbytes)
+    base_digest = survey.base_digest()
+    encoder = codecs.choose(survey.statistics, pair.elements, dtype, pair.row_length)
+    delta_sketch, base_sketch = survey.delta_sketch.finish(), survey.base_sketch.finish()
+    stream, patch, patched = _encode(artifacts, pair, dtype, encoder, survey.equal, advance)
+    entry = TensorEntry(
+        name=pair.post.name,
+        kind="delta",
+        dtype=pair.post.dtype,
+        shape=pair.post.shape,
+        post_digest=survey.post_hash.digest,
+        base_dtype=pair.base.dtype,
+        base_shape=pair.base.shape,
+        base_digest=base_digest,
+        delta_dtype=dtype,
+        stream=stream,
+        patch=patch,
+        nonzero=survey.nonzero,
+        patched=patched,
+        nonfinite=survey.nonfinite,
+        norm=f"{survey.delta_sketch.norm:.9e}",
+        base_norm=f"{survey.base_sketch.norm:.9e}",
+    )
+    return Extracted(entry, delta_sketch, base_sketch)
+
+
+class _Survey:
+    """The first pass: digests, statistics, sketches and norms."""
+
+    def __init__(self, pair: Pair, dtype: str, canonical_name: str) -> None:
+        self._pair, self._dtype = pair, dtype
+        self.statistics = codecs.Statistics(dtype, pair.row_length)
+        self.base_hash, self.post_hash = Hasher(), Hasher()
+        self.delta_sketch = sketch.TensorSketch(canonical_name)
+        self.base_sketch = sketch.TensorSketch(canonical_name)
+        self.nonzero = self.nonfinite = 0
+        self.equal = pair.base.dtype == pair.post.dtype  # so far, bit for bit
+        self._base_left = pair.base.nbytes
+        self._delta = np.empty(0, dtype=carrier(dtype))
+
+    def update(self, base: Bits, post: Bits) -> None:
+        pair = self._pair
+        held = base.view(np.uint8)[: self._base_left]  # without the padding
+        self._base_left -= held.nbytes
+        self.base_hash.update(held)
+        self.post_hash.update(post)
+        if self._delta.size < post.size:
+            self._delta = np.empty(post.size, dtype=self._delta.dtype)
+        change = self._delta[: post.size]
+        delta.extract(base, pair.base.dtype, post, pair.post.dtype, change)
+        self.equal = self.equal and np.array_equal(base, post)
+        self.statistics.update(change)
+        self._measure(base, change)
+
+    def _measure(self, base: Bits, change: Bits) -> None:
+        values = sketch.to_float32(change, self._dtype)
+        magnitude = (1 << (8 * ITEM_BYTES[self._dtype] - 1)) - 1
+        nonzero = int(np.count_nonzero(change & change.dtype.type(magnitude)))
+        self.nonzero += nonzero
+        self.nonfinite += nonzero - int(np.count_nonzero(values))
+        base_values = sketch.to_float32(base, self._pair.base.dtype)
+        self.delta_sketch.update(values)
+        self.base_sketch.update(base_values)
+
+    def base_digest(self) -> Digest:
+        """Of the whole base tensor; rows that the post has not are read now."""
+        reader, info = self._pair.base_reader, self._pair.base
+        rest = info.elements - self._pair.elements
+        for start in range(info.elements - max(rest, 0), info.elements, CHUNK):
+            buffer = np.empty(min(CHUNK, info.elements - start), dtype=carrier(info.dtype))
+            reader.read_into(info, start, buffer)
+            self.base_hash.update(buffer)
+        return self.base_hash.digest
+
+
+def _encode(
+    artifacts: Artifacts,
+    pair: Pair,
+    dtype: str,
+    encoder: codecs.Encoder,
+    equal: bool,
+    advance: Callable[[int], None],
+) -> tuple[Stream, Stream | None, int]:
+    """The second pass. Returns the streams of Δ and of the patch, and the patched elements."""
+    if equal or not pair.elements:
+        advance(pair.post.nbytes)
+        return stream_of(encoder, None), None, 0
+    prologue = encoder.prologue()
+    decoder = codecs.open_decoder(
+        encoder.name, encoder.params, prologue, dtype, pair.elements, pair.row_length
+    )
+    stored = encoder.name != "zero"
+    frames = FrameWriter(artifacts, prologue)
+    patches = FrameWriter(artifacts)
+    prover = _Prover(pair, dtype, encoder, decoder)
+    try:
+        for base, post in pair.chunks(encoder.frame_elements):
+            payload, patch = prover.frame(base, post)
+            if stored:
+                frames.frame(payload)
+            patches.frame(patch)
+            advance(post.nbytes)
+        blob = frames.finish() if stored else None
+        patched = prover.patches.patched
+        patch_stream = None
+        if patched:
+            digest, size = patches.finish()
+            params = {"frame_elements": encoder.frame_elements}
+            patch_stream = Stream("ordinal", params, digest, size)
+        return stream_of(encoder, blob), patch_stream, patched
+    finally:
+        frames.close()
+        patches.close()
+
+
+class _Prover:
+    """Encodes a frame, decodes it, rebuilds the post: what it returns has been proved."""
+
+    def __init__(
+        self, pair: Pair, dtype: str, encoder: codecs.Encoder, decoder: codecs.Decoder
+    ) -> None:
+        self._pair, self._dtype, self._encoder, self._decoder = pair, dtype, encoder, decoder
+        self.patches = PatchEncoder(pair.base.dtype, pair.post.dtype)
+        self._unpatch = PatchDecoder(pair.base.dtype, pair.post.dtype)
+        size = min(encoder.frame_elements, pair.elements)
+        self._delta = np.empty(size, dtype=carrier(dtype))
+        self._decoded = np.empty(size, dtype=carrier(dtype))
+        self._rebuilt = np.empty(size, dtype=carrier(pair.post.dtype))
+
+    def frame(self, base: Bits, post: Bits) -> tuple[bytes, bytes]:
+        pair, n = self._pair, post.size
+        change, decoded, rebuilt = self._delta[:n], self._decoded[:n], self._rebuilt[:n]
+        delta.extract(base, pair.base.dtype, post, pair.post.dtype, change)
+        payload = self._encoder.frame(change)
+        self._decoder.frame(payload, decoded)
+        if not np.array_equal(change, decoded):
+            raise ParamDeltaError(
+                f"codec {self._encoder.name} is not lossless here", subject=pair.post.name
+            )
+        patch = self.patches.frame(base, decoded, post)
+        self._unpatch.frame(patch, base, decoded, rebuilt)
+        if not np.array_equal(rebuilt, post):
+            raise ParamDeltaError("the patch does not restore the post", subject=pair.post.name)
+        return payload, patch
+
+
+def extract_whole(
+    artifacts: Artifacts,
+    post: tuple[TensorReader, TensorInfo],
+    base: tuple[TensorReader, TensorInfo] | None,
+    advance: Callable[[int], None],
+) -> TensorEntry:
+    """A tensor that the rule does not cover, or that the base has not: the post's bytes.
+
+    Where base and post are equal nothing is stored.
+    """
+    reader, info = post
+    base_digest = hash_tensor(*base, lambda n: None) if base else None
+    post_digest = hash_tensor(reader, info, advance)
+    changed = base_digest != post_digest and info.elements > 0
+    stream = Stream("zero", {}, None, 0)
+    if changed or base is None:
+        stream = _store_whole(artifacts, reader, info, advance)
+    else:
+        advance(info.nbytes)
+    return TensorEntry(
+        name=info.name,
+        kind="replace" if base else "added",
+        dtype=info.dtype,
+        shape=info.shape,
+        post_digest=post_digest,
+        base_dtype=base[1].dtype if base else None,
+        base_shape=base[1].shape if base else None,
+        base_digest=base_digest,
+        delta_dtype=info.dtype,
+        stream=stream,
+        patch=None,
+        nonzero=info.elements if changed else 0,
+        patched=0,
+        nonfinite=0,
+        norm=NO_NORM,
+        base_norm=NO_NORM,
+    )
+
+
+def _store_whole(
+    artifacts: Artifacts, reader: TensorReader, info: TensorInfo, advance: Callable[[int], None]
+) -> Stream:
+    encoder = codecs.whole(info.elements, info.dtype, row_length(info.shape))
+    prologue = encoder.prologue()
+    decoder = codecs.open_decoder(
+        encoder.name, encoder.params, prologue, info.dtype, info.elements, row_length(info.shape)
+    )
+    size = min(encoder.frame_elements, info.elements)
+    buffer = np.empty(size, dtype=carrier(info.dtype))
+    decoded = np.empty_like(buffer)
+    frames = FrameWriter(artifacts, prologue)
+    try:
+        for start in range(0, info.elements, max(size, 1)):
+            n = min(size, info.elements - start)
+            reader.read_into(info, start, buffer[:n])
+            payload = encoder.frame(buffer[:n])
+            decoder.frame(payload, decoded[:n])
+            if not np.array_equal(buffer[:n], decoded[:n]):
+                raise ParamDeltaError("codec raw is not lossless here", subject=info.name)
+            frames.frame(payload)
+            advance(buffer[:n].nbytes)
+        return stream_of(encoder, frames.finish())
+    finally:
+        frames.close()
+
+
+def hash_tensor(reader: TensorReader, info: TensorInfo, advance: Callable[[int], None]) -> Digest:
+    """sha256 of a tensor's bytes, read in chunks."""
+    hasher = Hasher()
+    size = max(1, min(CHUNK, info.elements))
+    buffer = np.empty(size, dtype=carrier(info.dtype))
+    for start in range(0, info.elements, size):
+        n = min(size, info.elements - start)
+        reader.read_into(info, start, buffer[:n])
+        hasher.update(buffer[:n])
+        advance(buffer[:n].nbytes)
+    return hasher.digest
+
+
+def has_arithmetic(*dtypes: str) -> bool:
+    return all(dtype in ARITHMETIC for dtype in dtypes)

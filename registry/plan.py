@@ -1,0 +1,143 @@
+"""A plan: what an apply would do, decided from headers and the catalog alone. Printable.
+
+It is pure data. Its JSON, with the digests of base and output added, is the ``paramdelta.json`` of
+the folder that it makes: enough to verify or rebuild the model anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from paramdelta.digest import Digest
+from paramdelta.manifest import TensorEntry
+from paramdelta.problem import Problem
+
+FORMAT = 1
+KIND = "paramdelta.plan"
+
+Action = Literal["add", "copy", "replace", "new"]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanDelta:
+    """A release in the plan, in the order of addition: by manifest digest, then alpha."""
+
+    ref: str  # name@version, or the digest of a delta without a name here
+    digest: Digest
+    alpha: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {"ref": self.ref, "digest": self.digest, "alpha": self.alpha}
+
+
+@dataclass(frozen=True, slots=True)
+class PlanBase:
+    """The new base. content_digest is what the catalog knows of it, None if nothing.
+
+    ref: a registered name, a pinned hub reference or a folder's name; location: where its files
+    lie on this machine, which stands in no output.
+    """
+
+    ref: str
+    location: Path
+    license: str | None
+    content_digest: Digest | None
+    architecture_hash: str
+    tokenizer_hash: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "ref": self.ref,
+            "content_digest": self.content_digest,
+            "architecture_hash": self.architecture_hash,
+            "tokenizer_hash": self.tokenizer_hash,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class PlanTerm:
+    """One delta's part in one tensor. index: into Plan.deltas."""
+
+    index: int
+    alpha: float
+    entry: TensorEntry
+
+
+@dataclass(frozen=True, slots=True)
+class PlanTensor:
+    """One output tensor.
+
+    action: ``add`` (the rule), ``copy`` (the base's bytes), ``replace`` and ``new`` (the post's
+    bytes, from ``terms[0]``). base_name is None for ``new``. shape has more rows than the base's
+    where a delta extends the vocabulary; those rows are the post's.
+    """
+
+    name: str
+    action: Action
+    dtype: str
+    shape: tuple[int, ...]
+    base_name: str | None
+    terms: tuple[PlanTerm, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFile:
+    """A file beside the weights: its bytes, or the base's file of that name where data is None."""
+
+    path: str
+    data: bytes | None
+    origin: str  # "base", "delta", "merged"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    base: PlanBase
+    deltas: tuple[PlanDelta, ...]
+    method: str
+    options: Mapping[str, str]
+    alpha_for: tuple[tuple[str, float], ...]
+    rule: str
+    dtype: str | None  # of the floating-point output tensors; None: as the base has them
+    device: str
+    verdict: str
+    problems: tuple[Problem, ...]
+    tensors: tuple[PlanTensor, ...]
+    files: tuple[OutputFile, ...] = field(default=())
+    max_shard_size: int | None = None  # bytes; None: the base's own layout
+    keep_base_behaviour: bool = False
+
+    def names(self, action: Action) -> list[str]:
+        return [tensor.name for tensor in self.tensors if tensor.action == action]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        actions: tuple[Action, ...] = ("add", "copy", "replace", "new")
+        return {action: len(self.names(action)) for action in actions}
+
+    def recipe(self) -> dict[str, Any]:
+        """What decides the output's bits, and nothing else."""
+        return {
+            "base": self.base.to_json(),
+            "deltas": [delta.to_json() for delta in self.deltas],
+            "method": self.method,
+            "options": dict(self.options),
+            "alpha_for": [[pattern, alpha] for pattern, alpha in self.alpha_for],
+            "rule": self.rule,
+            "dtype": self.dtype,
+            "keep_base_behaviour": self.keep_base_behaviour,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        return self.recipe() | {
+            "verdict": self.verdict,
+            "problems": [problem.to_json() for problem in self.problems],
+            "counts": self.counts,
+            "copied": self.names("copy"),
+            "replaced": self.names("replace"),
+            "new": self.names("new"),
+            "files": [{"path": file.path, "origin": file.origin} for file in self.files],
+            "max_shard_size": self.max_shard_size,
+        }

@@ -1,0 +1,424 @@
+"""The façade: one catalog and one artifact store, and everything a person does with them."""
+
+from __future__ import annotations
+
+import dataclasses
+import getpass
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from paramdelta.digest import Digest
+from paramdelta.errors import ConflictError, NotFoundError, UsageError
+from registry.catalog import Catalog
+from registry.config import Settings
+from registry.progress import NoProgress, Progress
+from registry.records import Base, Release
+from registry.references import DeltaRef, parse_alpha, parse_delta, parse_name
+from registry.results import (
+    Applied,
+    BaseView,
+    CheckResult,
+    DoctorLine,
+    EventView,
+    Published,
+    QueryResult,
+    ReleaseDetail,
+    ReleaseView,
+    RestoredView,
+    VerifyResult,
+)
+from registry.sources import Located, base_name_of, locate, locate_base, location_of
+
+# Numeric modules are imported where they are used: catalog commands must start in a blink.
+if TYPE_CHECKING:
+    from paramdelta.manifest import Manifest
+    from registry.artifacts import Artifacts
+    from registry.plan import Plan
+    from registry.publish import ExtractedDelta, Side
+
+
+class Registry:
+    """Opens lazily: the catalog at once, the store when it is needed."""
+
+    def __init__(self, settings: Settings, catalog: Catalog, progress: Progress) -> None:
+        self.settings = settings
+        self.catalog = catalog
+        self.progress = progress
+        self._artifacts: Artifacts | None = None
+
+    @classmethod
+    def open(cls, settings: Settings, progress: Progress | None = None) -> Registry:
+        """Makes the embedded registry's folder and catalog on first use."""
+        return cls(settings, Catalog.open(settings.catalog), progress or NoProgress())
+
+    def close(self) -> None:
+        self.catalog.close()
+
+    def __enter__(self) -> Registry:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def artifacts(self) -> Artifacts:
+        if self._artifacts is None:
+            from registry.artifacts import Artifacts
+            from registry.stores import open_store
+
+            self._artifacts = Artifacts(open_store(self.settings.store))
+        return self._artifacts
+
+    # -- bases ----------------------------------------------------------------------------
+
+    def add_base(self, ref: str, name: str | None = None) -> BaseView:
+        """Registers a checkpoint; reads it once for its digests and sketch."""
+        from registry.bases import describe
+
+        given = parse_name(name) if name is not None else None
+        located = locate(ref, self.catalog)
+        base = describe(
+            given or base_name_of(located), location_of(located), located.revision,
+            located.open(), threads=self.settings.threads, progress=self.progress,
+        )  # fmt: skip
+        return self._register(base, free=given is None)
+
+    def _register(self, base: Base, *, free: bool) -> BaseView:
+        """Adds *base*; with *free*, a name that other content holds gets a suffix."""
+        same = self.catalog.find_base_by_content(base.content_digest)
+        if free and same:
+            return BaseView(same[0], created=False)
+        before = {found.name for found in same}
+        try:
+            return BaseView(self.catalog.add_base(base), created=base.name not in before)
+        except ConflictError:
+            if not free:
+                raise
+        suffix = base.content_digest.removeprefix("sha256:")[:8]
+        renamed = dataclasses.replace(base, name=f"{base.name}-{suffix}")
+        return BaseView(self.catalog.add_base(renamed), created=True)
+
+    def bases(self, pattern: str | None = None) -> list[BaseView]:
+        return [BaseView(base) for base in self.catalog.list_bases(pattern)]
+
+    def base(self, name: str) -> BaseView:
+        return BaseView(self.catalog.get_base(name))
+
+    def remove_base(self, name: str) -> BaseView:
+        """Forgets a base. Deltas published against it stay; its files are not touched."""
+        base = self.catalog.get_base(name)
+        self.catalog.remove_base(name)
+        return BaseView(base)
+
+    # -- publishing -----------------------------------------------------------------------
+
+    def publish(
+        self,
+        name: str,
+        base: str,
+        post: str,
+        *,
+        description: str = "",
+        license: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        author: str | None = None,
+    ) -> Published:
+        """Extracts post − base, proves it lossless, stores and catalogues it.
+
+        The same content under the same name returns the release that is there.
+        """
+        from registry import publish
+        from registry.releasing import release_delta
+
+        started = time.monotonic()
+        parse_name(name)
+        at_base, at_post = locate(base, self.catalog), locate(post, self.catalog)
+        sides = [publish.Side.of(at_base.open()), publish.Side.of(at_post.open())]
+        found = publish.extract_checkpoint(
+            self.artifacts, *sides, threads=self.settings.threads, progress=self.progress
+        )
+        registered = self._register_own_base(at_base, sides[0], found)
+        release, created = release_delta(
+            self.catalog,
+            self.artifacts,
+            name,
+            found,
+            author=author if author is not None else _user(),
+            description=description,
+            license=license if license is not None else sides[1].license,
+            tags=tags or {},
+        )
+        seconds = time.monotonic() - started
+        return Published(release, created, registered.base.name, seconds, found.problems)
+
+    def _register_own_base(self, located: Located, side: Side, found: ExtractedDelta) -> BaseView:
+        """The base of a publish is registered from what the extraction has read anyway."""
+        from registry.bases import describe_read
+
+        base = describe_read(
+            located.base.name if located.base else base_name_of(located),
+            location_of(located),
+            located.revision,
+            side,
+            found.manifest.base.content_digest,
+            found.base_sketch.to_bytes(),
+        )
+        return self._register(base, free=True)
+
+    # -- browsing -------------------------------------------------------------------------
+
+    def releases(
+        self,
+        pattern: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> list[ReleaseView]:
+        """The latest release of every name that matches."""
+        found = self.catalog.list_releases(pattern, tags=tags or {}, limit=limit, offset=offset)
+        return [ReleaseView(release) for release in found]
+
+    def show(self, delta: str) -> ReleaseDetail:
+        from paramdelta.manifest import fields_of
+
+        release = self._find(parse_delta(delta))
+        manifest = self._manifest(release.digest)
+        own = self.catalog.find_base_by_content(manifest.base.content_digest)
+        files = [(f.path, f.size, f.digest) for f in manifest.weights]
+        files += [(f.path, f.size, f.digest) for f in manifest.files]
+        return ReleaseDetail(
+            release=release,
+            bases=tuple(base.name for base in own),
+            tensors=tuple(fields_of(entry) for entry in manifest.tensors),
+            files=tuple({"path": p, "size": n, "sha256": digest} for p, n, digest in files),
+            removed=tuple(entry.name for entry in manifest.removed),
+            left_out=manifest.left_out,
+            licenses={"base": manifest.base.license, "post": manifest.post.license},
+        )
+
+    def log(self, name: str) -> list[EventView]:
+        return [EventView(event) for event in self.catalog.log(parse_name(name))]
+
+    # -- what fits ------------------------------------------------------------------------
+
+    def query_base(
+        self, ref: str, tags: Mapping[str, str] | None = None, min_verdict: str = "adaptable"
+    ) -> QueryResult:
+        """Which deltas fit this base: ranked by verdict, then by drift ratio."""
+        from registry import query
+
+        target = query.target_of(locate(ref, self.catalog), self.catalog)
+        return query.rank_deltas(self.catalog, ref, target, tags or {}, min_verdict)
+
+    def query_delta(self, delta: str, min_verdict: str = "adaptable") -> QueryResult:
+        """Which registered bases this delta fits."""
+        from registry import query
+
+        release = self._find(parse_delta(delta))
+        return query.rank_bases(self.catalog, release, min_verdict)
+
+    def check(self, delta: str, base: str) -> CheckResult:
+        """One verdict, with all its reasons: fingerprints and every tensor."""
+        from registry import query, resolver
+
+        release = self._find(parse_delta(delta))
+        located = locate(base, self.catalog)
+        checkpoint = located.open()
+        target = query.target_of(located, self.catalog, checkpoint)
+        match = query.match(release, target)
+        manifest = self._manifest(release.digest)
+        problems = [*match.problems, *resolver.check_tensors(manifest, checkpoint.tensors)]
+        verdict = match.verdict
+        if any(problem.severity == "error" for problem in problems):
+            verdict = "incompatible"
+        return CheckResult(
+            match.ref, base, verdict, tuple(dict.fromkeys(problems)), match.drift_ratio
+        )
+
+    # -- applying -------------------------------------------------------------------------
+
+    def plan(
+        self,
+        deltas: Sequence[str],
+        base: str,
+        *,
+        method: str = "linear",
+        options: Mapping[str, str] | None = None,
+        alpha_for: Mapping[str, str] | None = None,
+        dtype: str | None = None,
+        max_shard_size: int | None = None,
+        device: str = "auto",
+        keep_base_behaviour: bool = False,
+    ) -> Plan:
+        """What ``apply`` would do. IncompatibleError with all problems where it may not."""
+        from registry import planning, resolver
+
+        refs = [parse_delta(text) for text in deltas]
+        if not refs:
+            raise UsageError("no delta given")
+        candidates = []
+        for ref in refs:
+            release = self._find(ref)
+            manifest = self._manifest(release.digest)
+            candidates.append(resolver.Candidate(_ref_of(release), manifest, ref.alpha))
+        chosen = resolver.Options(
+            method=method,
+            options=options,
+            alpha_for=[(p, parse_alpha(a)) for p, a in (alpha_for or {}).items()],
+            dtype=planning.parse_dtype(dtype),
+            device=planning.choose_device(device),
+            max_shard_size=max_shard_size,
+            keep_base_behaviour=keep_base_behaviour,
+        )
+        located = locate(base, self.catalog)
+        return planning.make_plan(self.catalog, self.artifacts, located, candidates, chosen)
+
+    def apply(self, plan: Plan, out: Path, *, force: bool = False) -> Applied:
+        """Executes *plan*. ConflictError if *out* exists and not *force*.
+
+        CorruptError if a registered base is not what it was when it was registered.
+        """
+        from paramdelta.checkpoint import Checkpoint
+        from registry import planning
+        from registry.model_folder import write_model
+
+        started = time.monotonic()
+        out = Path(os.path.abspath(out))
+        planning.check_out(out, [plan.base.location, *self._own_folders()], force)
+        outcome = write_model(
+            plan,
+            Checkpoint.open(plan.base.location),
+            self.artifacts,
+            out,
+            force=force,
+            threads=self.settings.threads,
+            progress=self.progress,
+            add=planning.adder(plan.device),
+            card=planning.card_of(plan, self.artifacts),
+        )
+        return Applied(
+            str(out), outcome.content_digest, plan, time.monotonic() - started, plan.device
+        )
+
+    def restore(
+        self, delta: str, out: Path, *, base: str | None = None, force: bool = False
+    ) -> RestoredView:
+        """The post checkpoint of a release, bit for bit, from its own base."""
+        from registry import planning
+        from registry.restore import restore_checkpoint
+
+        started = time.monotonic()
+        release = self._find(parse_delta(delta))
+        manifest = self._manifest(release.digest)
+        located = locate(base, self.catalog) if base else self._own_base(manifest, release)
+        out = Path(os.path.abspath(out))
+        planning.check_out(out, [located.path, *self._own_folders()], force)
+        found = restore_checkpoint(
+            self.artifacts,
+            manifest,
+            located.open(),
+            out,
+            force=force,
+            threads=self.settings.threads,
+            progress=self.progress,
+        )
+        return RestoredView(_ref_of(release), str(out), found.files, time.monotonic() - started)
+
+    def _own_base(self, manifest: Manifest, release: Release) -> Located:
+        """The first registered base with the content that the delta was taken from."""
+        found = self.catalog.find_base_by_content(manifest.base.content_digest)
+        if not found:
+            raise NotFoundError(
+                f"the base of {_ref_of(release)} is not registered here",
+                subject=manifest.base.content_digest,
+                remedy="give it with --base, or register it with `paramdelta base add`",
+            )
+        missing: NotFoundError | None = None
+        for base in found:
+            try:
+                return locate_base(base)
+            except NotFoundError as error:
+                missing = missing or error
+        assert missing is not None
+        raise missing
+
+    # -- upkeep ---------------------------------------------------------------------------
+
+    def verify(
+        self, deltas: Sequence[str] = (), *, all: bool = False, deep: bool = False
+    ) -> VerifyResult:
+        """Re-hashes releases with everything they need. deep: also decodes every frame."""
+        from registry.verify import verify_releases
+
+        if bool(deltas) == all:
+            raise UsageError("name the deltas to verify, or say --all")
+        if all:
+            releases = self.catalog.all_releases()
+        else:
+            releases = [self._find(parse_delta(text)) for text in deltas]
+        tally = verify_releases(
+            self.artifacts,
+            releases,
+            deep=deep,
+            threads=self.settings.threads,
+            progress=self.progress,
+        )
+        checked = {
+            "releases": tally.releases,
+            "manifests": tally.manifests,
+            "blobs": tally.blobs,
+            "bytes": tally.nbytes,
+        }
+        return VerifyResult(checked, tally.problems)
+
+    def verify_model(self, folder: Path, base: str | None = None) -> VerifyResult:
+        """Whether a resolved model is what its ``paramdelta.json`` says, and can be made again."""
+        from registry.rederive import Workplace, verify_model
+
+        place = Workplace(self.catalog, self.artifacts, self.settings.threads, self.progress)
+        return verify_model(place, folder, base)
+
+    def doctor(self) -> list[DoctorLine]:
+        from registry.doctor import examine
+
+        return examine(self.settings, self.catalog)
+
+    # -- shared ---------------------------------------------------------------------------
+
+    def _find(self, ref: DeltaRef) -> Release:
+        if ref.digest is not None:
+            return self.catalog.get_release_by_digest(ref.digest)
+        assert ref.name is not None
+        return self.catalog.get_release(ref.name, ref.selector)
+
+    def _manifest(self, digest: str) -> Manifest:
+        from paramdelta.manifest import Manifest
+
+        return Manifest.from_bytes(self.artifacts.read_manifest(Digest(digest)), digest)
+
+    def _own_folders(self) -> list[Path]:
+        """Folders that an output may never replace."""
+        store = self.settings.store
+        local = [] if "://" in store else [Path(store)]
+        return [self.settings.registry, *local]
+
+
+def _ref_of(release: Release) -> str:
+    return f"{release.name}@{release.version}"
+
+
+def _user() -> str:
+    """The author where none is given: the name this person works under."""
+    try:
+        return os.environ.get("PARAMDELTA_AUTHOR") or getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"

@@ -1,0 +1,110 @@
+"""From an extracted delta to a visible release: manifest → release record → catalog row.
+
+The release record in the store is the point of no return: a crash after it and before the catalog
+row is healed by the next publish, which finds and adopts it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from paramdelta.digest import Digest
+from paramdelta.errors import CorruptError
+from paramdelta.manifest import Manifest
+from paramdelta.sketch import BYTES, Sketch
+from registry.artifacts import Artifacts
+from registry.catalog import Catalog, SealedRelease
+from registry.publish import ExtractedDelta
+from registry.records import DeltaSummary, Release
+from registry.seal import ReleaseRecord
+
+
+def release_delta(
+    catalog: Catalog,
+    artifacts: Artifacts,
+    name: str,
+    delta: ExtractedDelta,
+    *,
+    author: str,
+    description: str,
+    license: str | None,
+    tags: Mapping[str, str],
+) -> tuple[Release, bool]:
+    """The release of *delta* under *name*, and whether it is new."""
+    manifest = delta.manifest
+    digest = artifacts.put_manifest(manifest.to_bytes())
+    summary = summarize(manifest, digest, delta.delta_sketch, delta.base_sketch)
+    created_at = datetime.now(UTC)
+
+    def seal(version: int) -> SealedRelease:
+        record = ReleaseRecord(
+            name, version, digest, author, created_at, description, license, tags
+        )
+        if artifacts.put_release(name, version, record.to_bytes()):
+            return sealed(record, summary)
+        # a crash left this record without its row, or another catalog shares the store
+        return read_sealed(artifacts, name, version)
+
+    return catalog.publish(
+        name,
+        summary,
+        author=author,
+        created_at=created_at,
+        description=description,
+        license=license,
+        tags=dict(tags),
+        seal=seal,
+    )
+
+
+def sealed(record: ReleaseRecord, summary: DeltaSummary) -> SealedRelease:
+    return SealedRelease(
+        digest=record.manifest,
+        author=record.author,
+        created_at=record.time,
+        description=record.description,
+        license=record.license,
+        tags=dict(record.tags),
+        summary=summary,
+    )
+
+
+def read_sealed(artifacts: Artifacts, name: str, version: int) -> SealedRelease:
+    """The release that the store holds under this version, with its manifest's summary."""
+    where = f"{name}@{version}"
+    data = artifacts.read_release(name, version)
+    if data is None:
+        raise CorruptError("the store said that it has the release, and has not", where=where)
+    record = ReleaseRecord.from_bytes(data, where)
+    if (record.name, record.version) != (name, version):
+        raise CorruptError(f"the record is of {record.name}@{record.version}", where=where)
+    manifest = Manifest.from_bytes(artifacts.read_manifest(record.manifest), where)
+    sketches = artifacts.read_blob(manifest.sketch, manifest.sketch_size)
+    delta_sketch = Sketch.from_bytes(sketches[:BYTES], where)
+    base_sketch = Sketch.from_bytes(sketches[BYTES:], where)
+    return sealed(record, summarize(manifest, record.manifest, delta_sketch, base_sketch))
+
+
+def summarize(
+    manifest: Manifest, digest: Digest, delta_sketch: Sketch, base_sketch: Sketch
+) -> DeltaSummary:
+    """What the catalog keeps of a manifest."""
+    return DeltaSummary(
+        digest=digest,
+        architecture_hash=manifest.base.architecture_hash,
+        tokenizer_hash=manifest.base.tokenizer_hash,
+        base_content_digest=manifest.base.content_digest,
+        post_content_digest=manifest.post.content_digest,
+        parameters=manifest.parameters,
+        dtype=manifest.dtype,
+        bytes_raw=manifest.bytes_raw,
+        bytes_stored=manifest.bytes_stored,
+        bits_per_weight=manifest.bits_per_weight,
+        exact=manifest.exact,
+        codecs=manifest.codecs,
+        base_fingerprint=manifest.base.fingerprint,
+        post_fingerprint=manifest.post.fingerprint,
+        sketch=delta_sketch.to_bytes(),
+        base_sketch=base_sketch.to_bytes(),
+    )

@@ -1,0 +1,275 @@
+"""What the façade returns: frozen values whose JSON has the keys that users' scripts read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from paramdelta.digest import Digest
+from paramdelta.problem import Problem, errors_of
+from registry.records import Base, Event, Release
+
+if TYPE_CHECKING:  # plans need numpy, and most commands show none
+    from registry.plan import Plan
+
+
+def _problems(problems: tuple[Problem, ...]) -> list[dict[str, str]]:
+    return [problem.to_json() for problem in problems]
+
+
+@dataclass(frozen=True, slots=True)
+class BaseView:
+    base: Base
+    created: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        base = self.base
+        return {
+            "name": base.name,
+            "location": base.location,
+            "revision": base.revision,
+            "architecture_hash": base.architecture_hash,
+            "tokenizer_hash": base.tokenizer_hash,
+            "content_digest": base.content_digest,
+            "parameters": base.parameters,
+            "bytes": base.nbytes,
+            "dtype": base.dtype,
+            "license": base.license,
+            "created_at": base.created_at.isoformat(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    release: Release
+    created: bool
+    base: str
+    seconds: float
+    problems: tuple[Problem, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        release, summary = self.release, self.release.summary
+        return {
+            "ref": f"{release.name}@{release.version}",
+            "name": release.name,
+            "version": release.version,
+            "digest": release.digest,
+            "created": self.created,
+            "base": self.base,
+            "parameters": summary.parameters,
+            "bytes_raw": summary.bytes_raw,
+            "bytes_stored": summary.bytes_stored,
+            "bits_per_weight": summary.bits_per_weight,
+            "exact": summary.exact,
+            "codecs": summary.codecs,
+            "seconds": self.seconds,
+            "problems": _problems(self.problems),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseView:
+    release: Release
+
+    def to_json(self) -> dict[str, Any]:
+        release, summary = self.release, self.release.summary
+        return {
+            "ref": f"{release.name}@{release.version}",
+            "name": release.name,
+            "version": release.version,
+            "digest": release.digest,
+            "author": release.author,
+            "created_at": release.created_at.isoformat(),
+            "description": release.description,
+            "license": release.license,
+            "tags": dict(release.tags),
+            "yanked": release.yanked,
+            "architecture_hash": summary.architecture_hash,
+            "tokenizer_hash": summary.tokenizer_hash,
+            "base_content_digest": summary.base_content_digest,
+            "post_content_digest": summary.post_content_digest,
+            "parameters": summary.parameters,
+            "dtype": summary.dtype,
+            "bytes_raw": summary.bytes_raw,
+            "bytes_stored": summary.bytes_stored,
+            "bits_per_weight": summary.bits_per_weight,
+            "exact": summary.exact,
+            "codecs": dict(summary.codecs),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseDetail:
+    """A release, the bases known to be its own, and its manifest's tensors and files."""
+
+    release: Release
+    bases: tuple[str, ...]
+    tensors: tuple[Mapping[str, Any], ...]
+    files: tuple[Mapping[str, Any], ...]
+    removed: tuple[str, ...]
+    left_out: tuple[str, ...]
+    licenses: Mapping[str, str | None]
+
+    def to_json(self) -> dict[str, Any]:
+        return ReleaseView(self.release).to_json() | {
+            "bases": list(self.bases),
+            "base_license": self.licenses["base"],
+            "post_license": self.licenses["post"],
+            "tensors": [dict(row) for row in self.tensors],
+            "files": [dict(row) for row in self.files],
+            "removed": list(self.removed),
+            "left_out": list(self.left_out),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class EventView:
+    event: Event
+
+    def to_json(self) -> dict[str, Any]:
+        event = self.event
+        return {
+            "time": event.time.isoformat(),
+            "actor": event.actor,
+            "action": event.action,
+            "subject": event.subject,
+            "detail": dict(event.detail),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One delta against one base. drift_ratio: None where a sketch is missing."""
+
+    ref: str
+    digest: Digest | str
+    verdict: str
+    problems: tuple[Problem, ...]
+    drift_ratio: float | None
+    description: str = ""
+    tags: Mapping[str, str] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "ref": self.ref,
+            "digest": self.digest,
+            "verdict": self.verdict,
+            "problems": _problems(self.problems),
+            "drift_ratio": self.drift_ratio,
+            "description": self.description,
+            "tags": dict(self.tags or {}),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class QueryResult:
+    """results: ranked, best first. hidden: how many lie under the asked verdict.
+
+    subject is ``base`` or ``delta``: what was asked about.
+    """
+
+    subject: Literal["base", "delta"]
+    ref: str
+    results: tuple[Match, ...]
+    hidden: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            self.subject: self.ref,
+            "results": [match.to_json() for match in self.results],
+            "hidden": self.hidden,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    ref: str
+    base: str
+    verdict: str
+    problems: tuple[Problem, ...]
+    drift_ratio: float | None
+
+    @property
+    def ok(self) -> bool:
+        return self.verdict != "incompatible" and not errors_of(self.problems)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "ref": self.ref,
+            "base": self.base,
+            "verdict": self.verdict,
+            "problems": _problems(self.problems),
+            "drift_ratio": self.drift_ratio,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    out: str
+    content_digest: Digest
+    plan: Plan
+    seconds: float
+    device: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "out": self.out,
+            "content_digest": self.content_digest,
+            "plan": self.plan.to_json(),
+            "seconds": self.seconds,
+            "device": self.device,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class RestoredView:
+    ref: str
+    out: str
+    files: Mapping[str, Digest]
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "ref": self.ref,
+            "out": self.out,
+            "files": dict(self.files),
+            "seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyResult:
+    """checked: what was looked at, by kind."""
+
+    checked: Mapping[str, int]
+    problems: tuple[Problem, ...]
+    content_digest: Digest | None = None
+
+    @property
+    def ok(self) -> bool:
+        return not errors_of(self.problems)
+
+    def to_json(self) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "ok": self.ok,
+            "checked": dict(self.checked),
+            "problems": _problems(self.problems),
+        }
+        return found | ({"content_digest": self.content_digest} if self.content_digest else {})
+
+
+@dataclass(frozen=True, slots=True)
+class DoctorLine:
+    name: str
+    status: Literal["ok", "warn", "fail"]
+    detail: str
+    remedy: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        return {
+            "name": self.name,
+            "status": self.status,
+            "detail": self.detail,
+            "remedy": self.remedy,
+        }

@@ -1,0 +1,48 @@
+"""Stores by the scheme of their address. A remote is a file beside this one and a line in SCHEMES,
+or an entry point of the group ``paramdelta.stores``: scheme → callable(address) → Store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from paramdelta.errors import UsageError
+from registry.stores.base import Stat, Store
+from registry.stores.local import LocalStore
+from registry.stores.memory import MemoryStore
+
+__all__ = ["SCHEMES", "Stat", "Store", "open_store"]
+
+
+def _local(address: str) -> Store:
+    parts = urlsplit(address)
+    if parts.netloc not in ("", "localhost"):
+        raise UsageError(f"a file store on another host: {parts.netloc!r}")
+    return LocalStore(Path(unquote(parts.path)))
+
+
+def _memory(address: str) -> Store:
+    return MemoryStore()
+
+
+SCHEMES: dict[str, Callable[[str], Store]] = {"file": _local, "memory": _memory}
+
+
+def open_store(address: str) -> Store:
+    """The store at a folder's path or a URL. UsageError on an unknown scheme."""
+    scheme, separator, _ = address.partition("://")
+    if not separator and not address.startswith("memory:"):
+        return LocalStore(Path(address).expanduser())
+    scheme = scheme.partition(":")[0]
+    if opener := SCHEMES.get(scheme):
+        return opener(address)
+    for entry in entry_points(group="paramdelta.stores"):
+        if entry.name == scheme:
+            plugin: Store = entry.load()(address)
+            return plugin
+    raise UsageError(
+        f"unknown kind of store {scheme!r}",
+        remedy=f"a folder, or one of: {', '.join(f'{name}://' for name in SCHEMES)}",
+    )

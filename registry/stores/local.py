@@ -1,0 +1,211 @@
+"""A folder as a store. A file is written once: temp file → fsync → link without replace → fsync.
+
+Works on shared folders: nothing relies on locks, and a name is taken by link(2), which is atomic.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+from paramdelta.errors import InvalidError, NotFoundError, StorageError, UnreachableError
+from registry.stores.base import Stat, check_key
+
+TEMPORARY = "tmp"
+STALE_SECONDS = 24 * 3600  # a temporary file this old belongs to nobody
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+_UNUSABLE = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.ENOENT,
+    errno.EEXIST,
+)
+
+
+class LocalStore:
+    def __init__(self, root: Path) -> None:
+        self.root = Path(os.path.abspath(root))
+        with _errors(self.root):
+            _make_folders(self.root / TEMPORARY)
+
+    @property
+    def url(self) -> str:
+        return str(self.root)
+
+    def create(self, key: str, data: bytes) -> bool:
+        if self._path(key).exists():
+            return False
+        with self.stage() as staged:
+            staged.write(data)
+            return staged.commit(key)
+
+    def stage(self) -> _StagedFile:
+        return _StagedFile(self)
+
+    def open(self, key: str) -> BinaryIO:
+        path = self._path(key)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except FileNotFoundError:
+            raise NotFoundError("no such object", where=path) from None
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise InvalidError("a link where an object should be", where=path) from error
+            raise UnreachableError(f"cannot be read: {error.strerror}", where=path) from error
+        return os.fdopen(fd, "rb", buffering=0)
+
+    def read(self, key: str, max_bytes: int) -> bytes:
+        with self.open(key) as file, _errors(self._path(key)):
+            parts, left = [], max_bytes + 1
+            while left and (part := file.read(left)):
+                parts.append(part)
+                left -= len(part)
+        if not left:
+            raise InvalidError(f"more than {max_bytes} bytes", where=self._path(key))
+        return b"".join(parts)
+
+    def stat(self, key: str) -> Stat | None:
+        try:
+            status = self._path(key).lstat()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise UnreachableError(f"cannot be read: {error.strerror}", where=key) from error
+        return Stat(key, status.st_size, status.st_mtime)
+
+    def list(self, prefix: str) -> Iterator[Stat]:
+        folder = self.root / (prefix.rpartition("/")[0] if "/" in prefix else "")
+        for path, _, names in os.walk(folder):
+            relative = Path(path).relative_to(self.root)
+            if relative.parts[:1] == (TEMPORARY,):
+                continue
+            for name in names:
+                key = (relative / name).as_posix()
+                if key.startswith(prefix) and (found := self.stat(key)):
+                    yield found
+
+    def delete(self, key: str) -> None:
+        path = self._path(key)
+        with _errors(path), contextlib.suppress(FileNotFoundError):
+            path.unlink()
+            _sync_folder(path.parent)
+
+    def sweep(self) -> int:
+        """Removes temporary files that a killed process left long ago; says how many."""
+        count = 0
+        with _errors(self.root):
+            for left in (self.root / TEMPORARY).iterdir():
+                with contextlib.suppress(FileNotFoundError):
+                    if time.time() - left.stat().st_mtime > STALE_SECONDS:
+                        left.unlink()
+                        count += 1
+        return count
+
+    def _path(self, key: str) -> Path:
+        return self.root / check_key(key)
+
+
+class _StagedFile:
+    """A temporary file in the store's own file system."""
+
+    def __init__(self, store: LocalStore) -> None:
+        self._root = store.root
+        self._path = store.root / TEMPORARY / secrets.token_hex(16)
+        with _errors(self._path):
+            self._fd = os.open(
+                self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666
+            )
+
+    def write(self, data: bytes) -> None:
+        view = memoryview(data).cast("B")
+        with _errors(self._path):
+            while view:
+                view = view[os.write(self._fd, view) :]
+
+    def commit(self, key: str, replace: bool = False) -> bool:
+        """A failed fsync is a failed write: the object does not get its name."""
+        target = self._root / check_key(key)
+        with _errors(target):
+            os.fsync(self._fd)
+            _make_folders(target.parent)
+            if replace:
+                self._path.replace(target)
+            elif not self._link(target):
+                return False
+            _sync_folder(target.parent)
+        return True
+
+    def _link(self, target: Path) -> bool:
+        """Gives the file its name unless the name is taken."""
+        try:
+            os.link(self._path, target)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            from paramdelta.errors import ConflictError
+            from paramdelta.writer import rename_noreplace
+
+            try:
+                rename_noreplace(self._path, target)
+            except ConflictError:
+                return False
+        return True
+
+    def __enter__(self) -> _StagedFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        os.close(self._fd)
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+
+
+def _make_folders(folder: Path) -> None:
+    """mkdir -p, each new name synced into its parent."""
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for made in reversed(missing):
+        made.mkdir(exist_ok=True)
+        _sync_folder(made.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _errors(where: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        if error.errno in _UNUSABLE:
+            raise UnreachableError(
+                f"the store cannot be used: {reason}",
+                where=where,
+                remedy="check the folder and its permissions",
+            ) from error
+        remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        raise StorageError(reason, where=where, remedy=remedy) from error

@@ -1,0 +1,148 @@
+"""Re-hashes what is stored, and re-derives resolved models from what they say of themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from paramdelta.digest import Digest
+from paramdelta.dtypes import carrier
+from paramdelta.errors import CorruptError, InvalidError, NotFoundError
+from paramdelta.manifest import Manifest, TensorEntry
+from paramdelta.problem import Problem
+from registry.artifacts import Artifacts
+from registry.extract import row_length
+from registry.jobs import Job, run_jobs
+from registry.progress import Progress
+from registry.records import Release
+from registry.seal import ReleaseRecord
+from registry.streams import FrameReader, TensorStream
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What was looked at, and what is wrong."""
+
+    releases: int
+    manifests: int
+    blobs: int
+    nbytes: int
+    problems: tuple[Problem, ...]
+
+
+def verify_releases(
+    artifacts: Artifacts,
+    releases: Iterable[Release],
+    *,
+    deep: bool,
+    threads: int,
+    progress: Progress,
+) -> Tally:
+    """Release records, manifests and every blob they need; each blob once.
+
+    deep: also decodes every tensor's frames, so that the codec's own checks run.
+    """
+    problems: list[Problem] = []
+    manifests: dict[Digest, Manifest] = {}
+    count = 0
+    for release in releases:
+        count += 1
+        ref = f"{release.name}@{release.version}"
+        digest = Digest(release.digest)
+        problems += _check_record(artifacts, release, ref)
+        if digest in manifests:
+            continue
+        try:
+            manifests[digest] = Manifest.from_bytes(artifacts.read_manifest(digest), ref)
+        except (InvalidError, NotFoundError) as error:
+            problems.append(Problem(ref, error.message))
+    blobs: dict[Digest, int] = {}
+    for manifest in manifests.values():
+        blobs.update(manifest.blobs())
+    jobs = [Job(size, _check_blob(artifacts, blob, size)) for blob, size in sorted(blobs.items())]
+    if deep:
+        jobs += [
+            Job(entry.nbytes, _check_tensor(artifacts, entry))
+            for manifest in manifests.values()
+            for entry in manifest.tensors
+        ]
+    total = sum(job.size for job in jobs)
+    found = run_jobs(jobs, threads, progress, "verify", total)
+    problems += list(dict.fromkeys(problem for group in found for problem in group))
+    return Tally(count, len(manifests), len(blobs), sum(blobs.values()), tuple(problems))
+
+
+def _check_record(artifacts: Artifacts, release: Release, ref: str) -> list[Problem]:
+    """The store's release record must say what the catalog says."""
+    remedy = "restore the store from a copy, or publish again"
+    try:
+        data = artifacts.read_release(release.name, release.version)
+        if data is None:
+            return [Problem(ref, "the store has no record of this release", remedy=remedy)]
+        record = ReleaseRecord.from_bytes(data, ref)
+    except InvalidError as error:
+        return [Problem(ref, error.message, remedy=remedy)]
+    ours = (release.name, release.version, release.digest)
+    if (record.name, record.version, record.manifest) != ours:
+        return [
+            Problem(
+                ref,
+                f"the store's record says {record.name}@{record.version} is {record.manifest}, "
+                f"the catalog says {release.digest}",
+                remedy=remedy,
+            )
+        ]
+    return []
+
+
+def _check_blob(
+    artifacts: Artifacts, blob: Digest, size: int
+) -> Callable[[Callable[[int], None]], list[Problem]]:
+    def run(advance: Callable[[int], None]) -> list[Problem]:
+        problems = list(artifacts.check_blob(blob, size))
+        advance(size)
+        return problems
+
+    return run
+
+
+def _check_tensor(
+    artifacts: Artifacts, entry: TensorEntry
+) -> Callable[[Callable[[int], None]], list[Problem]]:
+    def run(advance: Callable[[int], None]) -> list[Problem]:
+        try:
+            _decode(artifacts, entry, advance)
+        except (InvalidError, CorruptError) as error:
+            return [Problem(entry.name, error.message)]
+        return []
+
+    return run
+
+
+def _decode(artifacts: Artifacts, entry: TensorEntry, advance: Callable[[int], None]) -> None:
+    row = row_length(entry.shape)
+    stream = TensorStream(artifacts, entry.stream, entry.delta_dtype, entry.elements, row)
+    try:
+        chunk = max(1, min(stream.frame_elements, entry.elements))
+        buffer = np.empty(chunk, dtype=carrier(entry.delta_dtype))
+        nonzero = 0
+        for start in range(0, entry.elements, chunk):
+            piece = buffer[: min(chunk, entry.elements - start)]
+            stream.read(piece)
+            nonzero += int(np.count_nonzero(piece))
+            advance(piece.nbytes)
+        stream.finish()
+    finally:
+        stream.close()
+    if entry.kind == "delta" and entry.nonzero > nonzero:
+        raise CorruptError("fewer elements than the manifest says", subject=entry.name)
+    if entry.patch and entry.patch.blob:
+        frames = FrameReader(artifacts, entry.patch.blob, entry.patch.size, 0)
+        try:
+            for _ in range(0, entry.elements, int(entry.patch.params["frame_elements"])):
+                frames.frame()
+            frames.finish()
+        finally:
+            frames.close()

@@ -1,0 +1,115 @@
+"""The local store's way of writing: whole or not at all, errors told apart."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from paramdelta.errors import InvalidError, StorageError, UnreachableError
+from registry.stores import local
+from registry.stores.local import LocalStore
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "store")
+
+
+def test_no_temporary_file_is_left_behind(store: LocalStore) -> None:
+    store.create("a/b", b"x")
+    store.create("a/b", b"y")
+    with store.stage() as staged:
+        staged.write(b"z")
+    assert list((store.root / "tmp").iterdir()) == []
+
+
+def test_a_failed_fsync_is_a_failed_write(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Invariant 3."""
+
+    def fail(fd: int) -> None:
+        raise OSError(errno.EIO, "disk on fire")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StorageError):
+        store.create("k", b"x")
+    monkeypatch.undo()
+    assert store.stat("k") is None
+
+
+def test_folders_are_synced_after_the_name_was_made(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Invariant 3: file, then name, then folder; new folders into their parents."""
+    calls: list[str] = []
+    real_sync, real_link = os.fsync, os.link
+
+    def sync(fd: int) -> None:
+        calls.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}")))
+        real_sync(fd)
+
+    def link(source: Path, target: Path) -> None:
+        calls.append(f"link {target.name}")
+        real_link(source, target)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "link", link)
+    store.create("a/b/k", b"x")
+    assert calls[1:] == ["store", "a", "link k", "b"]
+
+
+def test_file_systems_without_links_are_written_by_rename(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(source: Path, target: Path) -> None:
+        raise OSError(errno.EOPNOTSUPP, "no links here")
+
+    monkeypatch.setattr(os, "link", no_links)
+    assert store.create("k", b"one")
+    with store.stage() as staged:
+        staged.write(b"two")
+        assert not staged.commit("k")
+    assert store.read("k", 10) == b"one"
+
+
+def test_a_store_that_cannot_be_made_is_unreachable(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UnreachableError) as caught:
+        LocalStore(tmp_path / "file" / "store")
+    assert "permissions" in caught.value.remedy
+
+
+def test_a_full_disk_is_told_as_one(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(fd: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(StorageError, match="free some space"):
+        store.create("k", b"x")
+
+
+def test_links_in_a_store_are_not_followed(store: LocalStore, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret")
+    (store.root / "k").symlink_to(tmp_path / "secret")
+    with pytest.raises(InvalidError):
+        store.read("k", 100)
+
+
+def test_a_pipe_in_a_store_does_not_hang(store: LocalStore) -> None:
+    os.mkfifo(store.root / "k")
+    assert store.read("k", 100) == b""
+
+
+def test_old_temporary_files_are_swept(store: LocalStore) -> None:
+    old, new = store.root / "tmp" / "old", store.root / "tmp" / "new"
+    old.write_text("")
+    new.write_text("")
+    past = time.time() - 2 * local.STALE_SECONDS
+    os.utime(old, (past, past))
+    assert store.sweep() == 1
+    assert new.exists()
