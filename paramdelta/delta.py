@@ -19,12 +19,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from paramdelta.dtypes import ARITHMETIC, Bits
+from paramdelta.kernels import compiled
 
 RULE = "exact-1"
 
@@ -90,6 +92,9 @@ def extract(base: Bits, base_dtype: str, post: Bits, post_dtype: str, out: Bits)
     +0 where the bits are equal, whatever they are, and for every zero difference.
     """
     dtype = delta_dtype(base_dtype, post_dtype)
+    if base_dtype == post_dtype == "BF16" and (fast := compiled(base.size)):
+        fast.extract(base, post, out)
+        return
     with np.errstate(invalid="ignore", over="ignore"):
         difference = to_float32(post, post_dtype).astype(np.float64)
         difference -= to_float32(base, base_dtype)
@@ -101,6 +106,9 @@ def extract(base: Bits, base_dtype: str, post: Bits, post_dtype: str, out: Bits)
 
 def add(base: Bits, base_dtype: str, terms: Sequence[Term], out: Bits, out_dtype: str) -> None:
     """base + Σ alpha·delta into *out* (a carrier of *out_dtype*), by rule exact-1."""
+    if _all_bfloat16(base_dtype, terms, out_dtype) and (fast := compiled(base.size)):
+        _add_compiled(fast, base, terms, out)
+        return
     if len(terms) == 1 and terms[0].alpha == 1.0:
         _add_one(base, base_dtype, terms[0], out, out_dtype)
     else:
@@ -125,3 +133,18 @@ def _add_one(base: Bits, base_dtype: str, term: Term, out: Bits, out_dtype: str)
         total[total == 0] = -0.0
         total += to_float32(base, base_dtype)
     _round(total, out_dtype, out)
+
+
+def _all_bfloat16(base_dtype: str, terms: Sequence[Term], out_dtype: str) -> bool:
+    return base_dtype == out_dtype == "BF16" and all(term.dtype == "BF16" for term in terms)
+
+
+def _add_compiled(fast: ModuleType, base: Bits, terms: Sequence[Term], out: Bits) -> None:
+    if len(terms) == 1 and terms[0].alpha == 1.0:
+        fast.add(base, terms[0].delta, out)
+        return
+    total = np.empty(base.size, dtype=np.float64)
+    fast.start(base, total)
+    for term in terms:
+        fast.accumulate(total, float(term.alpha), term.delta)
+    fast.finish(total, base, out)

@@ -24,6 +24,7 @@ from paramdelta import delta
 from paramdelta.codecs.zstd import Compressor, decompress_up_to
 from paramdelta.dtypes import Bits
 from paramdelta.errors import CorruptError
+from paramdelta.kernels import compiled
 
 CODEC = "ordinal"
 _COUNTS = struct.Struct("<II")
@@ -52,6 +53,10 @@ def _rebuild(
     base: Bits, base_dtype: str, change: Bits, post_dtype: str, out: Bits
 ) -> npt.NDArray[np.intp]:
     """rule(base, 1·Δ) into *out*; the positions of the candidates are returned."""
+    if base_dtype == post_dtype == "BF16" and (fast := compiled(base.size)):
+        places = np.empty(base.size, dtype=np.intp)
+        suspect = np.empty(base.size, dtype=np.uint8)
+        return places[: fast.rebuild(base, change, out, suspect, places)]
     dtype = delta.delta_dtype(base_dtype, post_dtype)
     delta.add(base, base_dtype, [delta.Term(1.0, change, dtype)], out, post_dtype)
     # an element that did not change is its own post, unless it may be the other zero

@@ -15,6 +15,7 @@ from paramdelta.codecs import palette, planes, raw, zero
 from paramdelta.codecs.base import Codec, Decoder, Encoder, TensorSpec
 from paramdelta.dtypes import ARITHMETIC, Bits
 from paramdelta.errors import InvalidError
+from paramdelta.kernels import compiled
 
 CODECS: dict[str, Codec] = {
     zero.NAME: zero.CODEC,
@@ -42,7 +43,10 @@ class Statistics:
 
     def update(self, elements: Bits) -> None:
         self.zero = self.zero and not elements.any()
-        if not self._wide and not self.zero:
+        fast = None if self._wide or self.zero else compiled(elements.size)
+        if fast:
+            fast.histogram(elements, self.histogram)
+        elif not self._wide and not self.zero:
             self.histogram += np.bincount(elements, minlength=palette.PATTERNS)
         elif not self._wide:
             self.histogram[0] += elements.size

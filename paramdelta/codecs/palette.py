@@ -40,6 +40,7 @@ from paramdelta.codecs.planes import split
 from paramdelta.codecs.zstd import Compressor, decompress
 from paramdelta.dtypes import Bits
 from paramdelta.errors import CorruptError, InvalidError
+from paramdelta.kernels import compiled
 
 NAME = "palette"
 FRAME = 1 << 20  # elements
@@ -103,7 +104,11 @@ class PaletteEncoder:
         )
 
     def frame(self, elements: Bits) -> bytes:
-        codes = self._codes[elements]
+        codes = np.empty(elements.size, dtype=np.uint8)
+        if fast := compiled(elements.size):
+            fast.encode(elements, self._codes, codes)
+        else:
+            np.take(self._codes, elements, out=codes)
         order = b""
         if self._row_length:
             order, elements, codes = self._sorted(elements, codes)
@@ -177,18 +182,31 @@ class PaletteDecoder(FrameDecoder):
                 raise CorruptError("codes for no elements")
             return np.empty(0, dtype=np.uint16)
         found = np.frombuffer(decompress(codes, count), dtype=np.uint8)
-        escaped = np.flatnonzero(found == ESCAPE)
-        unknown = int(np.count_nonzero(found >= self._palette.size)) - escaped.size
-        if unknown and self._palette.size < ESCAPE:
-            raise CorruptError("a code beyond the palette")
-        values: Bits = self._values[found]
-        if escaped.size:
-            lows = np.frombuffer(decompress(low, escaped.size), dtype=np.uint8)
-            highs = np.frombuffer(decompress(high, escaped.size), dtype=np.uint8)
-            values[escaped] = self._unescape(lows | (highs.astype(np.uint16) << np.uint16(8)))
+        self._check_codes(found)
+        values = np.empty(count, dtype=np.uint16)
+        fast = compiled(count)
+        if fast:
+            escapes = int(fast.decode(found, self._values, values))
+        else:
+            np.take(self._values, found, out=values)
+            escapes = int(np.count_nonzero(found == ESCAPE))
+        if escapes:
+            lows = np.frombuffer(decompress(low, escapes), dtype=np.uint8)
+            highs = np.frombuffer(decompress(high, escapes), dtype=np.uint8)
+            rare = self._unescape(lows | (highs.astype(np.uint16) << np.uint16(8)))
+            if fast:
+                fast.unescape(found, rare, values)
+            else:
+                values[found == ESCAPE] = rare
         elif low or high:
             raise CorruptError("escapes where no code asks for one")
         return values
+
+    def _check_codes(self, codes: npt.NDArray[np.uint8]) -> None:
+        """A full palette gives every code a meaning; a short one only its own and the escape."""
+        known = self._palette.size
+        if known < ESCAPE and bool(((codes >= known) & (codes != ESCAPE)).any()):
+            raise CorruptError("a code beyond the palette")
 
     def _unescape(self, ranks: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
         if not self._escapes.size:

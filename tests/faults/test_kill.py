@@ -1,12 +1,12 @@
 """Invariants 2, 3 and 7: kill −9 at every write, sync, rename and link; nothing half is ever seen.
 
-The system calls are counted and hit by strace. Where it cannot run, the same sweep goes through an
-audit of Python's own calls (``KILL_AT``), so that the test never passes by not looking.
+Two sweeps: one counts Python's own calls of ``os`` and runs everywhere; the other lets strace count
+system calls, those of SQLite and of the C library too. Each goes on until the command ends by
+itself, and must have killed at least once.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -16,10 +16,11 @@ from pathlib import Path
 
 import pytest
 from support.checkpoints import tensor, write_checkpoint
-from support.registries import files_of
+from support.registries import files_of, open_registry
 
-CALLS = ("write", "pwrite64", "fsync", "rename", "renameat2", "link", "unlink", "fallocate")
-MOST = 400  # kills of one call; no command here makes as many
+from registry.registry import Registry
+
+MOST = 2000  # calls of one kind; no command here makes as many
 
 # counts calls of os functions and kills this process at the N-th, before it is made
 KILLER = """
@@ -34,39 +35,26 @@ setattr(os, name, call)
 import cli
 sys.exit(cli.run(sys.argv[1:]))
 """
-PYTHON_CALLS = ("write", "pwrite", "fsync", "link", "unlink", "mkdir", "rename")
 
 
-def strace_works() -> bool:
-    if not shutil.which("strace"):
-        return False
-    done = subprocess.run(["strace", "-f", "-o", os.devnull, "true"], capture_output=True)
-    return done.returncode == 0
-
-
-def run(words: list[str], call: str, at: int) -> int:
-    """The exit status of a command that is killed at its *at*-th *call*; 0 where it ended first."""
+def run(words: list[str], kind: str, call: str, at: int) -> bool:
+    """Whether a command was killed at its *at*-th *call*; False where it ended by itself first."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    if call in PYTHON_CALLS and not call.startswith("strace:"):
+    if kind == "python":
         environment["KILL_AT"] = f"{call}:{at}"
         command = [sys.executable, "-c", KILLER, *words]
     else:
-        name = call.removeprefix("strace:")
-        inject = f"inject={name}:signal=SIGKILL:when={at}"
-        command = ["strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={name}", "-e", inject,
+        inject = f"inject={call}:signal=SIGKILL:when={at}"
+        command = ["strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={call}", "-e", inject,
                    sys.executable, "-m", "cli", *words]  # fmt: skip
     done = subprocess.run(command, capture_output=True, env=environment, timeout=120)
     killed = done.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
     assert killed or done.returncode == 0, done.stderr.decode()
-    return signal.SIGKILL if killed else 0
+    return killed
 
 
-def check(*words: str) -> dict[str, object]:
-    command = [sys.executable, "-m", "cli", *words, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
-    found: dict[str, object] = json.loads(done.stdout)
-    return found
+def steps(stride: int) -> range:
+    return range(1, MOST, stride)
 
 
 @pytest.fixture
@@ -80,96 +68,101 @@ def models(tmp_path: Path) -> tuple[str, str]:
     )
 
 
-def sweep(call: str, stride: int) -> list[int]:
-    return list(range(1, MOST, stride))
+def publish(registry: Registry, models: tuple[str, str]) -> tuple[str, int]:
+    release = registry.publish("x", *models).release
+    return release.digest, release.version
 
 
-PORTABLE = [(call, 1) for call in PYTHON_CALLS]
-TRACED = [(f"strace:{call}", 3 if call in ("write", "pwrite64") else 2) for call in CALLS]
+SQLITE = ("pwrite64", "fdatasync")
+PUBLISHES = [
+    *(("python", call, 1) for call in ("write", "fsync", "link", "unlink", "mkdir")),
+    *(("strace", call, 9) for call in SQLITE),
+    *(pytest.param("strace", c, 1, marks=pytest.mark.slow)
+      for c in ("write", "pwrite64", "fsync", "fdatasync", "link", "unlink", "mkdir", "ftruncate")),
+]  # fmt: skip
+APPLIES = [
+    *(("python", call, 1) for call in ("pwrite", "fsync", "mkdir")),
+    ("strace", "renameat2", 1),
+    *(pytest.param("strace", c, 1, marks=pytest.mark.slow)
+      for c in ("write", "pwrite64", "fsync", "mkdir", "fallocate")),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("call", "stride"),
-    [*PORTABLE, *(pytest.param(*c, marks=pytest.mark.slow) for c in TRACED)],
-)
+@pytest.mark.parametrize(("kind", "call", "stride"), PUBLISHES)
 def test_a_publish_killed_anywhere_is_whole_or_absent_and_converges(
-    tmp_path: Path, models: tuple[str, str], call: str, stride: int
+    tmp_path: Path, models: tuple[str, str], kind: str, call: str, stride: int
 ) -> None:
-    if call.startswith("strace:") and not strace_works():
-        pytest.fail("strace does not work here; the portable sweep is in `make test`")
-    whole = ["--registry", str(tmp_path / "whole")]
-    publish = ["publish", "x", "--base", models[0], "--post", models[1]]
-    digest = check(*whole, *publish)["digest"]
+    with open_registry(tmp_path / "whole") as registry:
+        expected = publish(registry, models)
     kills = 0
-    for at in sweep(call, stride):
-        registry = ["--registry", str(tmp_path / f"r{at}")]
-        if run([*registry, *publish], call, at) == 0:
+    for at in steps(stride):
+        folder = tmp_path / "try"
+        words = ["--registry", str(folder / "registry"), "publish", "x",
+                 "--base", models[0], "--post", models[1]]  # fmt: skip
+        if not run(words, kind, call, at):
             break
         kills += 1
-        visible = check(*registry, "list")["deltas"]
-        assert isinstance(visible, list) and len(visible) <= 1
-        if visible:  # then it must be whole
-            assert visible[0]["digest"] == digest
-            assert check(*registry, "verify", "--all", "--deep")["ok"]
-        again = check(*registry, *publish)
-        assert (again["digest"], again["version"]) == (digest, 1)
-        assert check(*registry, "verify", "--all", "--deep")["ok"]
-        shutil.rmtree(tmp_path / f"r{at}")
-    else:
-        pytest.fail("the command never ended by itself")
-    assert kills or call in ("rename", "strace:rename", "strace:renameat2", "strace:fallocate")
+        with open_registry(folder) as registry:
+            visible = registry.releases()
+            if visible:  # then it must be whole
+                assert [(v.release.digest, v.release.version) for v in visible] == [expected]
+                assert registry.verify(all=True, deep=True).ok
+            assert publish(registry, models) == expected
+            assert registry.verify(all=True, deep=True).ok
+            assert len(registry.catalog.releases("x")) == 1
+        shutil.rmtree(folder)
+    assert kills
+
+
+@pytest.mark.parametrize(("kind", "call", "stride"), APPLIES)
+def test_an_apply_killed_anywhere_leaves_no_output_or_a_whole_one(
+    tmp_path: Path, models: tuple[str, str], kind: str, call: str, stride: int
+) -> None:
+    out = tmp_path / "out"
+    with open_registry(tmp_path) as registry:
+        publish(registry, models)
+        plan = registry.plan(["x:0.5"], "base")
+        registry.apply(plan, tmp_path / "whole")
+        expected = files_of(tmp_path / "whole")
+        words = ["--registry", str(tmp_path / "registry"), "apply", "x:0.5", "--base", "base",
+                 "--out", str(out)]  # fmt: skip
+        kills = 0
+        for at in steps(stride):
+            if not run(words, kind, call, at):
+                break
+            kills += 1
+            if out.exists():
+                assert files_of(out) == expected
+                shutil.rmtree(out)
+            registry.apply(plan, out)
+            assert files_of(out) == expected
+            assert not list(tmp_path.glob(".out*")), "a killed run's leavings were not swept"
+            shutil.rmtree(out)
+    assert kills
 
 
 @pytest.mark.parametrize(
-    ("call", "stride"),
-    [*PORTABLE, *(pytest.param(*c, marks=pytest.mark.slow) for c in TRACED)],
+    ("kind", "call"), [("python", "fsync"), ("python", "unlink"), ("strace", "renameat2")]
 )
-def test_an_apply_killed_anywhere_leaves_no_output_or_a_whole_one(
-    tmp_path: Path, models: tuple[str, str], call: str, stride: int
+def test_a_forced_output_is_the_old_or_the_new_one_at_every_instant(
+    tmp_path: Path, models: tuple[str, str], kind: str, call: str
 ) -> None:
-    if call.startswith("strace:") and not strace_works():
-        pytest.fail("strace does not work here; the portable sweep is in `make test`")
-    registry = ["--registry", str(tmp_path / "r")]
-    check(*registry, "publish", "x", "--base", models[0], "--post", models[1])
-    words = [*registry, "apply", "x:0.5", "--base", "base", "--out"]
-    whole = check(*words, str(tmp_path / "whole"))
-    expected = files_of(tmp_path / "whole")
-    kills = 0
-    for at in sweep(call, stride):
-        out = tmp_path / "out"
-        if run([*words, str(out)], call, at) == 0:
-            break
-        kills += 1
-        if out.exists():
-            assert files_of(out) == expected
-            shutil.rmtree(out)
-        again = check(*words, str(out))
-        assert again["content_digest"] == whole["content_digest"]
-        assert files_of(out) == expected
-        assert not list(tmp_path.glob(".out*")), "a killed run's leavings were not swept"
-        shutil.rmtree(out)
-    else:
-        pytest.fail("the command never ended by itself")
-    assert kills or call in ("link", "unlink", "rename", "strace:link", "strace:unlink",
-                             "strace:rename")  # fmt: skip
-
-
-def test_a_replaced_output_is_the_old_or_the_new_one_at_every_instant(
-    tmp_path: Path, models: tuple[str, str]
-) -> None:
-    """--force: killed at any rename, the next run finds the folder or puts it back."""
-    registry = ["--registry", str(tmp_path / "r")]
-    check(*registry, "publish", "x", "--base", models[0], "--post", models[1])
-    words = [*registry, "apply", "--base", "base", "--out", str(tmp_path / "out"), "--force"]
-    check(*words, "x:0.5")
-    old = files_of(tmp_path / "out")
-    for call in ("rename", "unlink", "rmdir"):
-        for at in range(1, 20):
-            name = call if call in PYTHON_CALLS else f"strace:{call}"
-            if name.startswith("strace:") and not strace_works():
-                break
-            if run([*words, "x:0.25"], name, at) == 0:
-                break
-            check(*words, "x:0.5")
-            assert files_of(tmp_path / "out") == old
+    out = tmp_path / "out"
+    with open_registry(tmp_path) as registry:
+        publish(registry, models)
+        plans = [registry.plan([f"x:{alpha}"], "base") for alpha in ("0.5", "0.25")]
+        both = []
+        for plan in plans:
+            registry.apply(plan, out, force=True)
+            both.append(files_of(out))
+        words = ["--registry", str(tmp_path / "registry"), "apply", "x:0.25", "--base", "base",
+                 "--force", "--out", str(out)]  # fmt: skip
+        kills = 0
+        for at in steps(1):
+            registry.apply(plans[0], out, force=True)
             assert not list(tmp_path.glob(".out*"))
+            if not run(words, kind, call, at):
+                break
+            kills += 1
+            assert files_of(out) in both
+    assert kills
