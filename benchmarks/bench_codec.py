@@ -3,10 +3,10 @@
     .venv/bin/pip install -r benchmarks/requirements.txt
     .venv/bin/python benchmarks/bench_codec.py
 
-Pairs are synthetic: weights from a Student-t (5 degrees) with row scales 0.02·e^N(0, 0.25), a change
+Pairs are synthetic: weights from a Student-t (5 degrees), row scales 0.02·e^N(0, 0.25), a change
 of the stated relative size with the rows' scales, both rounded to bfloat16; the last pair changes
-12 % of the elements, as RL does. Every codec gets the same Δ as bytes; `xor` gets post ⊕ base instead
-and needs the base to decode. "entropy" is the order-0 joint entropy of Δ's 16-bit patterns.
+12 % of the elements, as RL does. Every codec gets the same Δ as bytes; `xor` gets post ⊕ base
+instead and needs the base to decode. "entropy" is the order-0 joint entropy of Δ's 16-bit patterns.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def ours(change: np.ndarray, columns: int) -> tuple[Sizes, str]:
         size = encoder.frame_elements
         return encoder, [encoder.frame(change[i : i + size]) for i in range(0, change.size, size)]
 
-    (encoder, frames), encode_seconds = timed(encode)  # type: ignore[misc]
+    (encoder, frames), encode_seconds = timed(encode)
     out, size = np.empty_like(change), encoder.frame_elements
 
     def decode() -> None:
@@ -85,8 +85,8 @@ def zstd(level: int) -> Callable[[bytes], Sizes]:
     def run(data: bytes) -> Sizes:
         compressor = zstandard.ZstdCompressor(level)
         packed, first = timed(lambda: compressor.compress(data))
-        _, second = timed(lambda: zstandard.ZstdDecompressor().decompress(packed))  # type: ignore[arg-type]
-        return len(packed), first, second  # type: ignore[arg-type]
+        _, second = timed(lambda: zstandard.ZstdDecompressor().decompress(packed))
+        return len(packed), first, second
 
     return run
 
@@ -97,8 +97,8 @@ def zipnn_peer(data: bytes) -> Sizes:
     codec = zipnn.ZipNN(input_format="byte", bytearray_dtype="bfloat16", threads=1)
     packed, first = timed(lambda: codec.compress(bytearray(data)))  # it writes into its argument
     back, second = timed(lambda: codec.decompress(packed))
-    assert bytes(back) == data  # type: ignore[call-overload]
-    return len(packed), first, second  # type: ignore[arg-type]
+    assert bytes(back) == data
+    return len(packed), first, second
 
 
 def lmz_peer(data: bytes) -> Sizes:
@@ -125,8 +125,8 @@ def xor_planes(base: np.ndarray, post: np.ndarray) -> Sizes:
     packed, first = timed(
         lambda: [compressor.compress(np.ascontiguousarray(bits[:, i]).data) for i in (0, 1)]
     )
-    _, second = timed(lambda: [zstandard.ZstdDecompressor().decompress(p) for p in packed])  # type: ignore[union-attr]
-    return sum(map(len, packed)), first, second  # type: ignore[arg-type]
+    _, second = timed(lambda: [zstandard.ZstdDecompressor().decompress(p) for p in packed])
+    return sum(map(len, packed)), first, second
 
 
 def patch_bits(base: np.ndarray, change: np.ndarray, post: np.ndarray) -> float:
