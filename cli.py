@@ -397,6 +397,57 @@ def restore(state: State, delta: str, base_ref: str | None, out: Path, force: bo
     state.emit(found.to_json(), lambda: _out().restored(found))
 
 
+# -- names --------------------------------------------------------------------------------
+
+
+@cli.group()
+def alias() -> None:
+    """Movable names for releases, such as NAME@stable."""
+
+
+@alias.command("set")
+@click.argument("delta", metavar="NAME@ALIAS")
+@click.argument("version", type=click.IntRange(1, 10**9))
+@pass_state
+def alias_set(state: State, delta: str, version: int) -> None:
+    """Let NAME@ALIAS mean VERSION from now on."""
+    with state.registry() as registry:
+        found = registry.set_alias(delta, version)
+    state.emit(found.to_json() | {"alias": delta}, lambda: _out().said(f"{delta} is @{version}"))
+
+
+@alias.command("remove")
+@click.argument("delta", metavar="NAME@ALIAS")
+@pass_state
+def alias_remove(state: State, delta: str) -> None:
+    """Forget NAME@ALIAS; the release stays."""
+    with state.registry() as registry:
+        registry.remove_alias(delta)
+    state.emit({"alias": delta, "removed": True}, lambda: _out().said(f"removed {delta}"))
+
+
+@cli.command()
+@click.argument("delta")
+@click.option("--reason", required=True, help="Shown to whoever asks for it.")
+@pass_state
+def yank(state: State, delta: str, reason: str) -> None:
+    """Withdraw the release DELTA: never the latest again, still there by version and digest."""
+    with state.registry() as registry:
+        found = registry.yank(delta, reason)
+    state.emit(found.to_json(), lambda: _out().said(f"yanked {delta}: {reason}"))
+
+
+@cli.command()
+@click.argument("delta")
+@click.argument("pairs", nargs=-1, metavar="[K=V]...", callback=_pairs)
+@pass_state
+def tag(state: State, delta: str, pairs: dict[str, str]) -> None:
+    """Replace the tags of the release DELTA; none given removes them all."""
+    with state.registry() as registry:
+        found = registry.tag(delta, pairs)
+    state.emit(found.to_json(), lambda: _out().said(f"tags of {delta}: {pairs or 'none'}"))
+
+
 # -- upkeep -------------------------------------------------------------------------------
 
 
@@ -432,6 +483,48 @@ def verify(
             found = registry.verify(deltas, all=everything, deep=deep)
     state.emit(found.to_json(), lambda: _out().verified(found))
     return 0 if found.ok else INVALID
+
+
+@cli.command()
+@pass_state
+def reindex(state: State) -> int:
+    """Add to the catalog every release that the store has; exit 5 if one cannot be read."""
+    with state.registry() as registry:
+        found = registry.reindex()
+    state.emit(found.to_json(), lambda: _out().reindexed(found))
+    return 0 if found.ok else INVALID
+
+
+@cli.group()
+def db() -> None:
+    """The catalog's database."""
+
+
+@db.command("current")
+@pass_state
+def db_current(state: State) -> None:
+    """Show the schema's revision."""
+    with state.registry() as registry:
+        found = {"catalog": registry.catalog.safe_url, "revision": registry.catalog.revision()}
+    state.emit(found, lambda: _out().said(f"{found['catalog']}: schema {found['revision']}"))
+
+
+@db.command("upgrade")
+@pass_state
+def db_upgrade(state: State) -> None:
+    """Bring the schema up to date. Every command does so by itself; this says what it did."""
+    with state.registry() as registry:
+        found = {"catalog": registry.catalog.safe_url, "revision": registry.catalog.revision()}
+    state.emit(found, lambda: _out().said(f"schema {found['revision']} is up to date"))
+
+
+@db.command("backup")
+@pass_state
+def db_backup(state: State) -> None:
+    """Copy an SQLite catalog beside itself. PostgreSQL is backed up by pg_dump."""
+    with state.registry() as registry:
+        path = registry.catalog.backup()
+    state.emit({"backup": str(path)}, lambda: _out().said(f"copied to {path}"))
 
 
 @cli.command()

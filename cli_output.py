@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         EventView,
         Published,
         QueryResult,
+        Reindexed,
         ReleaseDetail,
         ReleaseView,
         RestoredView,
@@ -323,6 +324,14 @@ def verified(found: VerifyResult) -> None:
     console.print(f"{_coloured('ok' if found.ok else 'fail')}: {checked}")
     if found.content_digest:
         console.print(f"content {found.content_digest}")
+    _problems(found.problems)
+
+
+def reindexed(found: Reindexed) -> None:
+    console.print(
+        f"{_coloured('ok' if found.ok else 'fail')}: {found.releases} releases in the store, "
+        f"{found.added} added to the catalog"
+    )
     _problems(found.problems)
 
 

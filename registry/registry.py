@@ -17,7 +17,7 @@ from registry.catalog import Catalog
 from registry.config import Settings
 from registry.progress import NoProgress, Progress
 from registry.records import Base, Release
-from registry.references import DeltaRef, parse_alpha, parse_delta, parse_name
+from registry.references import DeltaRef, parse_alias, parse_alpha, parse_delta, parse_name
 from registry.results import (
     Applied,
     BaseView,
@@ -26,6 +26,7 @@ from registry.results import (
     EventView,
     Published,
     QueryResult,
+    Reindexed,
     ReleaseDetail,
     ReleaseView,
     RestoredView,
@@ -351,7 +352,40 @@ class Registry:
         assert missing is not None
         raise missing
 
+    # -- names ----------------------------------------------------------------------------
+
+    def set_alias(self, delta: str, version: int) -> ReleaseView:
+        """Points ``name@alias`` at a version; it may point elsewhere later."""
+        name, alias = _alias(delta)
+        return ReleaseView(self.catalog.set_alias(name, alias, version, actor=_user()))
+
+    def remove_alias(self, delta: str) -> None:
+        name, alias = _alias(delta)
+        self.catalog.remove_alias(name, alias, actor=_user())
+
+    def yank(self, delta: str, reason: str) -> ReleaseView:
+        """Takes a release out of ``latest`` and of queries; version and digest still find it."""
+        ref = parse_delta(delta)
+        if ref.name is None:
+            raise UsageError("yank by name@version", where=delta)
+        if not reason.strip():
+            raise UsageError("say why with --reason")
+        return ReleaseView(self.catalog.yank(ref.name, ref.selector, reason, actor=_user()))
+
+    def tag(self, delta: str, tags: Mapping[str, str]) -> ReleaseView:
+        """Replaces a release's tags in the catalog; the record in the store stays as it was."""
+        ref = parse_delta(delta)
+        if ref.name is None:
+            raise UsageError("tag by name@version", where=delta)
+        return ReleaseView(self.catalog.set_tags(ref.name, ref.selector, tags, actor=_user()))
+
     # -- upkeep ---------------------------------------------------------------------------
+
+    def reindex(self) -> Reindexed:
+        """Adds to the catalog what the store has and it has not."""
+        from registry.upkeep import reindex
+
+        return reindex(self.catalog, self.artifacts)
 
     def verify(
         self, deltas: Sequence[str] = (), *, all: bool = False, deep: bool = False
@@ -410,6 +444,14 @@ class Registry:
         store = self.settings.store
         local = [] if "://" in store else [Path(store)]
         return [self.settings.registry, *local]
+
+
+def _alias(text: str) -> tuple[str, str]:
+    """``name@alias`` taken apart."""
+    name, at, alias = text.partition("@")
+    if not at:
+        raise UsageError(f"{text[:100]!r} is not NAME@ALIAS")
+    return parse_name(name), parse_alias(alias)
 
 
 def _ref_of(release: Release) -> str:

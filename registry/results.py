@@ -260,6 +260,27 @@ class VerifyResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Reindexed:
+    """releases: in the store. added: how many of them the catalog had not."""
+
+    releases: int
+    added: int
+    problems: tuple[Problem, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "ok": self.ok,
+            "releases": self.releases,
+            "added": self.added,
+            "problems": _problems(self.problems),
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class DoctorLine:
     name: str
     status: Literal["ok", "warn", "fail"]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, Select, delete, func, select
 from sqlalchemy.orm import Session
 
-from paramdelta.errors import ConflictError, NotFoundError
+from paramdelta.errors import ConflictError, NotFoundError, UsageError
 from registry.catalog import migrate
 from registry.catalog.engine import open_engine, reading, safe_url, writing
 from registry.catalog.rows import base_of, base_row, event_of, manifest_row, release_of
@@ -38,7 +39,11 @@ class Catalog:
     def open(cls, url: str) -> Catalog:
         """UsageError, UnreachableError; ConflictError where a newer version made the schema."""
         engine = open_engine(url)
-        migrate.upgrade(engine)
+        try:
+            migrate.upgrade(engine)
+        except BaseException:
+            engine.dispose()
+            raise
         return cls(engine)
 
     def close(self) -> None:
@@ -50,6 +55,13 @@ class Catalog:
 
     def revision(self) -> str | None:
         return migrate.current(self._engine)
+
+    def backup(self) -> Path:
+        """A copy of an SQLite catalog beside it; UsageError on PostgreSQL."""
+        path = migrate.backup(self._engine)
+        if path is None:
+            raise UsageError("only SQLite is copied", remedy="use pg_dump on PostgreSQL")
+        return path
 
     # -- bases ----------------------------------------------------------------------------
 
@@ -183,6 +195,12 @@ class Catalog:
                 release_of(r) for r in session.scalars(select(ReleaseRow).order_by(ReleaseRow.id))
             ]
 
+    def count_releases(self, name: str) -> int:
+        """How many releases the catalog has of a name; 0 where there is none."""
+        statement = select(func.count(ReleaseRow.id)).join(ReleaseRow.delta)
+        with reading(self._engine) as session:
+            return session.scalar(statement.where(DeltaRow.name == name)) or 0
+
     def list_releases(
         self,
         pattern: str | None = None,
@@ -215,7 +233,7 @@ class Catalog:
 
     def set_alias(self, name: str, alias: str, version: int, actor: str = "") -> Release:
         def work(session: Session) -> Release:
-            delta = _delta(session, name)
+            delta = _delta(session, name, lock=True)
             row = _release(session, delta, version)
             found = session.get(AliasRow, (delta.id, alias))
             if found is None:
@@ -229,7 +247,7 @@ class Catalog:
 
     def remove_alias(self, name: str, alias: str, actor: str = "") -> None:
         def work(session: Session) -> None:
-            delta = _delta(session, name)
+            delta = _delta(session, name, lock=True)
             found = session.get(AliasRow, (delta.id, alias))
             if found is None:
                 raise NotFoundError("no such alias", subject=f"{name}@{alias}")
@@ -242,7 +260,7 @@ class Catalog:
         """Takes a release out of ``latest`` and of queries; its digest still finds it."""
 
         def work(session: Session) -> Release:
-            delta = _delta(session, name)
+            delta = _delta(session, name, lock=True)
             row = _release(session, delta, selector)
             row.yanked = reason
             session.flush()
@@ -263,7 +281,7 @@ class Catalog:
         """Replaces the tags of a release in the catalog."""
 
         def work(session: Session) -> Release:
-            row = _release(session, _delta(session, name), selector)
+            row = _release(session, _delta(session, name, lock=True), selector)
             session.execute(delete(TagRow).where(TagRow.release_id == row.id))
             session.add_all(TagRow(release_id=row.id, key=k, value=v) for k, v in tags.items())
             session.flush()
@@ -313,8 +331,10 @@ def _base(session: Session, name: str) -> BaseRow:
     return row
 
 
-def _delta(session: Session, name: str) -> DeltaRow:
-    row = session.scalar(select(DeltaRow).where(DeltaRow.name == name))
+def _delta(session: Session, name: str, *, lock: bool = False) -> DeltaRow:
+    """lock: nobody else changes its releases until the transaction ends (SQLite locks anyway)."""
+    statement = select(DeltaRow).where(DeltaRow.name == name)
+    row = session.scalar(statement.with_for_update() if lock else statement)
     if row is None:
         raise NotFoundError("no such delta", subject=name, remedy="see `paramdelta list`")
     return row

@@ -12,12 +12,17 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Engine, create_engine, event, make_url
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    NoSuchModuleError,
+)
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from paramdelta.errors import (
-    ConflictError,
     ParamDeltaError,
     StorageError,
     UnreachableError,
@@ -28,6 +33,8 @@ BUSY_SECONDS = 30
 ATTEMPTS = 8  # of a whole transaction
 _RETRY_STATES = ("40001", "40P01", "55P03")  # serialization failure, deadlock, lock not available
 
+_LOST_STATES = ("57P01", "57P02", "57P03", "08")  # the server ends, starts, or is gone
+
 Result = TypeVar("Result")
 
 
@@ -35,7 +42,7 @@ def open_engine(text: str) -> Engine:
     """An engine for ``sqlite:///…`` or ``postgresql://…``. UsageError on any other URL."""
     try:
         url = make_url(text)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # a port or host that is none; the text may hold a secret
         raise UsageError(
             "malformed catalog URL", remedy="write sqlite:///FILE or postgresql://…"
         ) from None
@@ -95,8 +102,26 @@ def _postgres(url: URL) -> Engine:
 @contextmanager
 def reading(engine: Engine) -> Iterator[Session]:
     """A session that only reads."""
-    with translated(engine), Session(engine.execution_options(reads=True)) as session:
+    with once(engine), Session(engine.execution_options(reads=True)) as session:
         yield session
+
+
+@contextmanager
+def once(engine: Engine) -> Iterator[None]:
+    """``translated``, for work that is not tried again."""
+    try:
+        with translated(engine):
+            yield
+    except AgainError as again:
+        raise locked(engine) from again
+
+
+def locked(engine: Engine) -> UnreachableError:
+    return UnreachableError(
+        "the catalog stays locked by others, or its connection was lost",
+        where=safe_url(engine),
+        remedy="try again",
+    )
 
 
 def writing(engine: Engine, work: Callable[[Session], Result]) -> Result:
@@ -109,18 +134,14 @@ def writing(engine: Engine, work: Callable[[Session], Result]) -> Result:
                 session.begin(),
             ):
                 return work(session)
-        except _AgainError as again:
+        except AgainError as again:
             if attempt == ATTEMPTS - 1:
-                raise UnreachableError(
-                    "the catalog stays locked by others",
-                    where=safe_url(engine),
-                    remedy="try again",
-                ) from again
+                raise locked(engine) from again
             time.sleep(random.uniform(0.01, 0.05) * 2**attempt)  # noqa: S311
     raise AssertionError("unreachable")
 
 
-class _AgainError(Exception):
+class AgainError(Exception):
     """The transaction did not happen and may be tried again."""
 
 
@@ -132,14 +153,21 @@ def translated(engine: Engine) -> Iterator[None]:
     except ParamDeltaError:
         raise
     except IntegrityError as error:
-        raise ConflictError(
-            "the catalog refuses this: something else has the name", where=safe_url(engine)
+        # somebody else inserted the same row between our look and our insert: look again
+        raise AgainError from error
+    except DataError as error:
+        raise UsageError(
+            "a value is too long, too large or holds a NUL character", where=safe_url(engine)
         ) from error
-    except DBAPIError as error:
+    except (DBAPIError, OverflowError) as error:
+        if isinstance(error, OverflowError):
+            raise UsageError("a number is too large", where=safe_url(engine)) from error
         original = error.orig
         where = safe_url(engine)
-        if getattr(original, "sqlstate", None) in _RETRY_STATES or _is_locked(original):
-            raise _AgainError from error
+        state = str(getattr(original, "sqlstate", None))
+        lost = error.connection_invalidated or state.startswith(_LOST_STATES)
+        if state in _RETRY_STATES or lost or _is_locked(original):
+            raise AgainError from error
         if isinstance(original, sqlite3.Error):
             code = getattr(original, "sqlite_errorname", "")
             if code.startswith(("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY")):

@@ -14,14 +14,14 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, text
 
 from paramdelta.errors import ConflictError, UsageError
-from registry.catalog.engine import safe_url, translated
+from registry.catalog.engine import once, safe_url
 
 _LOCK = 0x70617264656C74  # of PostgreSQL's advisory locks: ours
 
 
 def current(engine: Engine) -> str | None:
     """The database's revision, None where it is empty."""
-    with translated(engine), engine.connect() as connection:
+    with once(engine), engine.execution_options(reads=True).connect() as connection:
         return MigrationContext.configure(connection).get_current_revision()
 
 
@@ -40,7 +40,7 @@ def upgrade(engine: Engine) -> None:
         _check_known(engine, found)
         backup(engine)
     config = _config()
-    with translated(engine), engine.begin() as connection:
+    with once(engine), engine.begin() as connection:
         if engine.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         config.attributes["connection"] = connection
@@ -67,7 +67,7 @@ def backup(engine: Engine) -> Path | None:
     target = Path(f"{database}.{stamp}.bak")
     if target.exists():
         raise UsageError("the backup exists", where=target)
-    with translated(engine), sqlite3.connect(database) as connection:
+    with once(engine), sqlite3.connect(database) as connection:
         connection.execute("VACUUM INTO ?", (str(target),))
     return target
 

@@ -404,3 +404,109 @@ def test_a_folder_that_cannot_be_made_is_unreachable(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UnreachableError):
         Catalog.open(f"sqlite:///{tmp_path / 'file' / 'sub' / 'catalog.db'}")
+
+
+def test_one_manifest_under_many_names_at_once_conflicts_with_nobody(url: str) -> None:
+    Catalog.open(url).close()
+    errors: list[Exception] = []
+    start = threading.Barrier(8)
+
+    def work(i: int) -> None:
+        catalog = Catalog.open(url)
+        try:
+            start.wait()
+            publish(catalog, f"name{i}", summary(1))
+            catalog.add_base(base())
+        except Exception as error:
+            errors.append(error)
+        finally:
+            catalog.close()
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    catalog = Catalog.open(url)
+    assert catalog.count_deltas() == 8 and len(catalog.list_bases()) == 1
+    catalog.close()
+
+
+def test_a_yank_beside_publishers_never_hides_a_newer_release(url: str) -> None:
+    catalog = Catalog.open(url)
+    publish(catalog, "chat", summary(1))
+
+    def work() -> None:
+        mine = Catalog.open(url)
+        for i in range(2, 12):
+            publish(mine, "chat", summary(i))
+        mine.close()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    for version in range(1, 6):
+        while catalog.count_releases("chat") < version:
+            pass
+        catalog.yank("chat", version, "test")
+    thread.join()
+    assert catalog.get_release("chat").version == 11
+    catalog.close()
+
+
+def test_a_lost_connection_is_tried_again(postgres_server: str) -> None:
+    catalog = Catalog.open(postgres_server)
+    killed = []
+
+    def seal(version: int) -> SealedRelease:
+        if not killed:
+            killed.append(version)
+            engine = open_engine(postgres_server)
+            with engine.begin() as connection:
+                connection.execute(
+                    sa.text(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                        "WHERE pid <> pg_backend_pid() AND state = 'idle in transaction'"
+                    )
+                )
+            engine.dispose()
+        return SealedRelease(digest(1), "ann", NOW, "", None, {}, summary(1))
+
+    found, created = catalog.publish(
+        "lost", summary(1), author="ann", created_at=NOW, description="", license=None, tags={},
+        seal=seal,
+    )  # fmt: skip
+    assert killed and created and found.version == 1
+    catalog.close()
+
+
+@pytest.mark.parametrize("text", ["postgresql://u:s3cret@h:port/x", "postgresql://u:s3cret@[::1/x"])
+def test_malformed_addresses_are_usage_errors_without_their_secrets(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Catalog.open(text)
+    assert "s3cret" not in caught.value.message
+
+
+def test_values_that_no_column_holds_are_usage_errors(catalog: Catalog) -> None:
+    publish(catalog, "chat", summary(1))
+    with pytest.raises((UsageError, NotFoundError)):
+        catalog.get_release("chat", 10**20)
+
+
+def test_readers_do_not_wait_for_a_publisher(tmp_path: Path) -> None:
+    """SQLite: opening and listing go on while a publisher holds the write lock."""
+    address = f"sqlite:///{tmp_path / 'c.db'}"
+    catalog = Catalog.open(address)
+    publish(catalog, "chat", summary(1))
+    seen: list[int] = []
+
+    def seal(version: int) -> SealedRelease:
+        reader = Catalog.open(address)
+        seen.append(len(reader.list_releases()))
+        reader.close()
+        return SealedRelease(digest(2), "ann", NOW, "", None, {}, summary(2))
+
+    catalog.publish("chat", summary(2), author="ann", created_at=NOW, description="",
+                    license=None, tags={}, seal=seal)  # fmt: skip
+    assert seen == [1]
+    catalog.close()
