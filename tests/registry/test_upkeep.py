@@ -62,7 +62,7 @@ def test_tags_are_replaced(shell) -> None:
 def test_a_lost_catalog_is_made_again_from_the_store(shell, tmp_path: Path) -> None:
     """Invariant 4: the difference is empty."""
     with open_registry(tmp_path) as registry:
-        before = [release for release in registry.catalog.all_releases()]
+        before = registry.catalog.all_releases()
     for path in (tmp_path / "registry").glob("catalog.db*"):
         path.unlink()
     assert shell("list")["deltas"] == []
