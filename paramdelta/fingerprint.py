@@ -59,8 +59,10 @@ class Fingerprint:
         described, facets = value["architecture"], value["facets"]
         if not isinstance(described, dict) or set(described) != {"fields", "tensors"}:
             raise InvalidError("malformed architecture", where=where)
-        if not isinstance(facets, dict) or set(facets) != set(FACETS):
+        if not isinstance(facets, dict) or not _well_formed(facets):
             raise InvalidError("malformed facets", where=where)
+        if not all(isinstance(described[key], dict) for key in described):
+            raise InvalidError("malformed architecture", where=where)
         found = cls(
             parse_digest(str(value["architecture_hash"]), where),
             parse_digest(str(value["tokenizer_hash"]), where) if value["tokenizer_hash"] else None,
@@ -70,6 +72,24 @@ class Fingerprint:
         if architecture.hash_of(described) != found.architecture_hash:
             raise InvalidError("the architecture hash is not that of the fields", where=where)
         return found
+
+
+def _well_formed(facets: dict[str, Any]) -> bool:
+    """Exactly the facets that ``fingerprint`` makes, of its types."""
+    if set(facets) != set(FACETS):
+        return False
+    numbers = (facets["length"], facets["vocab_size"])
+    rope, rows, added = facets["rope"], facets["rows"], facets["added_tokens"]
+    return (
+        all(value is None or type(value) is int for value in numbers)
+        and type(facets["dtype"]) is str
+        and isinstance(facets["eos"], list)
+        and all(type(value) is int for value in facets["eos"])
+        and all(isinstance(table, dict) for table in (rope, rows, added))
+        and all(type(value) is str for table in (rope, added) for value in table.values())
+        and all(type(value) is int for value in rows.values())
+        and all(key.isascii() and key.isdigit() and len(key) < 12 for key in added)
+    )
 
 
 def fingerprint(folder: Folder) -> Fingerprint:
@@ -137,9 +157,14 @@ def _rope(language: Mapping[str, Any]) -> dict[str, Any]:
 def _texts(settings: Mapping[str, Any]) -> dict[str, str]:
     """Numbers as text: 500000 and 500000.0 are one setting."""
     return {
-        key: repr(float(value)) if type(value) in (int, float) else str(value)
+        key: repr(float(value)) if _is_number(value) else str(value)
         for key, value in sorted(settings.items())
     }
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it has a float's text; an integer beyond floats keeps its own."""
+    return type(value) is float or (type(value) is int and abs(value) < 1 << 1000)
 
 
 def _integer(value: Any) -> int | None:

@@ -8,20 +8,29 @@ The byte format is described in docs/FORMAT.md.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, TypeVar
 
 from paramdelta import strict_json
+from paramdelta.delta import RULE, delta_dtype
 from paramdelta.digest import Digest, canonical_json, content_digest, digest_of, parse_digest
 from paramdelta.dtypes import ARITHMETIC, ITEM_BYTES
 from paramdelta.errors import InvalidError
-from paramdelta.limits import MAX_CARRIED_FILES, MAX_MANIFEST_BYTES, MAX_SHARDS, MAX_TENSORS
+from paramdelta.limits import (
+    MAX_CARRIED_FILES,
+    MAX_FRAME_ELEMENTS,
+    MAX_MANIFEST_BYTES,
+    MAX_SHARDS,
+    MAX_TENSORS,
+)
 from paramdelta.paths import check_relative_path
 
 FORMAT = 1
 KIND = "paramdelta.manifest"
+PATCH_CODEC = "ordinal"  # paramdelta.patch
 
 TensorKind = Literal["delta", "replace", "added"]
 KINDS: tuple[TensorKind, ...] = ("delta", "replace", "added")
@@ -173,6 +182,12 @@ class Manifest:
             sketch_size=reader.count("sketch_size"),
         )
         reader.close()
+        if found.rule != RULE:
+            raise InvalidError(
+                f"made by rule {found.rule[:40]!r}; this version knows {RULE}",
+                where=where,
+                remedy="upgrade paramdelta",
+            )
         _check_order(found, where)
         if found.to_bytes() != data:
             raise InvalidError("the manifest's bytes are not canonical", where=where)
@@ -368,13 +383,34 @@ def _tensor(reader: _Reader) -> TensorEntry:
     base = (found.base_dtype, found.base_shape, found.base_digest)
     if any((part is None) != (found.kind == "added") for part in base):
         raise InvalidError("kind and base fields disagree", where=reader.where, subject=found.name)
-    if found.kind == "delta" and not {found.dtype, found.base_dtype, found.delta_dtype} <= set(
-        ARITHMETIC
-    ):
-        raise InvalidError(
-            "a delta of a dtype without arithmetic", where=reader.where, subject=found.name
-        )
+    if reason := _contradiction(found):
+        raise InvalidError(reason, where=reader.where, subject=found.name)
     return found
+
+
+def _contradiction(entry: TensorEntry) -> str | None:
+    """Why the fields of an entry cannot all be true, or None."""
+    if math.prod(entry.shape) >= 1 << 48:
+        return "more elements than any tensor has"
+    if entry.kind != "delta":
+        if entry.delta_dtype != entry.dtype or entry.patch is not None:
+            return "a tensor stored whole has its own dtype and no patch"
+        return None
+    if entry.dtype not in ARITHMETIC or entry.base_dtype not in ARITHMETIC:
+        return "a delta of a dtype without arithmetic"
+    if entry.delta_dtype != delta_dtype(entry.base_dtype, entry.dtype):
+        return "the delta's dtype is not that of the rule"
+    base = entry.base_shape or ()
+    if len(base) != len(entry.shape) or base[1:] != entry.shape[1:]:
+        return "base and post differ in more than their rows"
+    if entry.patch is not None:
+        size = entry.patch.params.get("frame_elements")
+        known = entry.patch.codec == PATCH_CODEC and set(entry.patch.params) == {"frame_elements"}
+        if not known or type(size) is not int or not 0 < size <= MAX_FRAME_ELEMENTS:
+            return "a malformed patch"
+        if entry.patch.blob is None:
+            return "a patch without a blob"
+    return None
 
 
 def _removed(reader: _Reader) -> RemovedTensor:

@@ -26,7 +26,6 @@ from paramdelta.dtypes import Bits
 from paramdelta.errors import CorruptError
 from paramdelta.kernels import compiled
 
-CODEC = "ordinal"
 _COUNTS = struct.Struct("<II")
 _LARGE = 255
 _LISTED = np.dtype([("position", "<u4"), ("bits", "<u4")])

@@ -59,7 +59,9 @@ def _vocabulary(vocab: Any, added: set[str], where: object) -> list[bytes]:
     if isinstance(vocab, dict):
         rows = [(index, token, "") for token, index in vocab.items()]
     elif isinstance(vocab, list):
-        rows = [(i, row[0], repr(row[1])) for i, row in enumerate(vocab) if len(row) == 2]
+        if not all(isinstance(row, list) and len(row) == 2 for row in vocab):
+            raise InvalidError("malformed vocabulary", where=where)
+        rows = [(i, row[0], repr(row[1])) for i, row in enumerate(vocab)]
     else:
         raise InvalidError("no vocabulary in the tokenizer", where=where)
     if not all(type(index) is int and type(token) is str for index, token, _ in rows):

@@ -19,7 +19,7 @@ from paramdelta.checkpoint import TensorReader
 from paramdelta.digest import Digest, Hasher
 from paramdelta.dtypes import ARITHMETIC, ITEM_BYTES, Bits, carrier
 from paramdelta.errors import ParamDeltaError
-from paramdelta.manifest import Stream, TensorEntry
+from paramdelta.manifest import PATCH_CODEC, Stream, TensorEntry
 from paramdelta.patch import PatchDecoder, PatchEncoder
 from paramdelta.safetensors_header import TensorInfo
 from registry.artifacts import Artifacts
@@ -190,7 +190,7 @@ def _encode(
         if patched:
             digest, size = patches.finish()
             params = {"frame_elements": encoder.frame_elements}
-            patch_stream = Stream("ordinal", params, digest, size)
+            patch_stream = Stream(PATCH_CODEC, params, digest, size)
         return stream_of(encoder, blob), patch_stream, patched
     finally:
         frames.close()

@@ -232,10 +232,7 @@ class _TensorRestore:
 
 
 def _chunk(entry: TensorEntry, stream: TensorStream) -> int:
-    """The patch's frames are those of the pass that made it."""
+    """The patch's frames are those of the pass that made it; the manifest checked the number."""
     if entry.patch is None:
         return stream.frame_elements
-    frame = entry.patch.params.get("frame_elements")
-    if type(frame) is not int or not 0 < frame <= CHUNK * 8:
-        raise InvalidError("malformed frame_elements of the patch", subject=entry.name)
-    return frame
+    return int(entry.patch.params["frame_elements"])

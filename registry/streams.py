@@ -15,7 +15,7 @@ from paramdelta.codecs import Decoder, Encoder, open_decoder
 from paramdelta.digest import Digest
 from paramdelta.dtypes import Bits
 from paramdelta.errors import CorruptError, InvalidError
-from paramdelta.limits import MAX_FRAME_BYTES, MAX_FRAME_ELEMENTS
+from paramdelta.limits import MAX_FRAME_BYTES, MAX_FRAME_ELEMENTS, MAX_PROLOGUE_BYTES
 from paramdelta.manifest import Stream
 from registry.artifacts import Artifacts, BlobReader, BlobWriter
 
@@ -86,7 +86,7 @@ class TensorStream:
         prologue = b""
         if stream.blob is not None:
             length = stream.params.get("prologue_bytes", 0)
-            if type(length) is not int or length < 0:
+            if type(length) is not int or not 0 <= length <= MAX_PROLOGUE_BYTES:
                 raise InvalidError("malformed prologue_bytes", where=stream.blob)
             self._reader = FrameReader(artifacts, stream.blob, stream.size, length)
             prologue = self._reader.prologue

@@ -122,6 +122,9 @@ def _check_tensor(
 
 
 def _decode(artifacts: Artifacts, entry: TensorEntry, advance: Callable[[int], None]) -> None:
+    if entry.stream.blob is None:
+        advance(entry.nbytes)
+        return
     row = row_length(entry.shape)
     stream = TensorStream(artifacts, entry.stream, entry.delta_dtype, entry.elements, row)
     try:

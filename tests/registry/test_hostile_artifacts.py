@@ -1,0 +1,131 @@
+"""Artifacts of strangers, each consistent with its own digests: refused, never half applied."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.registries import family, open_registry
+
+from paramdelta.codecs.zstd import Compressor
+from paramdelta.digest import canonical_json, content_digest
+from paramdelta.errors import ConflictError, IncompatibleError, InvalidError, StorageError
+from paramdelta.fingerprint import Fingerprint
+from paramdelta.manifest import Manifest
+from registry.registry import Registry
+from registry.resolver import judge
+from registry.restore import restore_checkpoint
+from registry.sources import locate
+
+
+def delta_of(value: dict[str, Any]) -> dict[str, Any]:
+    """A tensor with a stream and a patch."""
+    return next(t for t in value["tensors"] if t["patch"] and t["stream"]["blob"])
+
+
+def resize(value: dict[str, Any]) -> None:
+    entry = delta_of(value)
+    entry["shape"] = entry["base_shape"] = [1 << 47]
+
+
+SPOILED: dict[str, Callable[[dict[str, Any]], object]] = {
+    "a path that leaves": lambda v: v["files"][0].update(path="../../evil"),
+    "an absolute path": lambda v: v["weights"][0].update(path="/tmp/evil"),
+    "one path twice": lambda v: v["files"][0].update(path=v["weights"][0]["path"]),
+    "a file that is a folder too": lambda v: v["files"][-1].update(path="README.md/x"),
+    "petabytes": resize,
+    "a patch of no frames": lambda v: delta_of(v)["patch"]["params"].update(frame_elements=0),
+    "a patch of text": lambda v: delta_of(v)["patch"].update(params={"frame_elements": "1"}),
+    "a patch of another codec": lambda v: delta_of(v)["patch"].update(codec="raw"),
+    "a patch that is the stream": lambda v: delta_of(v)["patch"].update(
+        blob=delta_of(v)["stream"]["blob"], size=delta_of(v)["stream"]["size"]
+    ),
+    "a stream that is the patch": lambda v: delta_of(v)["stream"].update(
+        blob=delta_of(v)["patch"]["blob"], size=delta_of(v)["patch"]["size"]
+    ),
+    "a wrong size": lambda v: delta_of(v)["stream"].update(size=3),
+    "an unknown codec": lambda v: delta_of(v)["stream"].update(codec="lzma"),
+    "frames of one element": lambda v: delta_of(v)["stream"]["params"].update(frame_elements=1),
+    "a prologue of everything": lambda v: delta_of(v)["stream"]["params"].update(
+        prologue_bytes=1 << 40
+    ),
+    "a dtype of another rule": lambda v: delta_of(v).update(delta_dtype="F32"),
+    "another rule": lambda v: v.update(rule="exact-99"),
+    "a header that is another file": lambda v: v["weights"][0].update(
+        header=v["files"][0]["digest"], header_size=v["files"][0]["size"]
+    ),
+    "a larger weight file": lambda v: v["weights"][0].update(size=v["weights"][0]["size"] + 8),
+    "facets of nonsense": lambda v: v["base"]["fingerprint"]["facets"].update(rows=[1]),
+    "tokens of nonsense": lambda v: v["post"]["fingerprint"]["facets"].update(
+        added_tokens={"x": "y"}
+    ),
+    "an edited architecture": lambda v: v["base"]["fingerprint"]["architecture"]["fields"].update(
+        hidden_size=1
+    ),
+}
+
+
+def publish_spoiled(
+    registry: Registry, folder: Path, spoil: Callable[[dict[str, Any]], object]
+) -> str:
+    """Stores a manifest that was edited after the fact, and catalogues it as if it were good."""
+    base, post, _ = family(folder)
+    release = registry.publish("good", str(base), str(post)).release
+    value = json.loads(registry.artifacts.read_manifest(release.digest))
+    spoil(value)
+    for side, key in (("post", "post"), ("base", "base")):
+        rows = [
+            (t["name"], t["dtype" if side == "post" else "base_dtype"],
+             t["shape" if side == "post" else "base_shape"], t[f"{key}_digest"])
+            for t in value["tensors"] if t["base_dtype"] is not None or side == "post"
+        ]  # fmt: skip
+        value[side]["content_digest"] = content_digest(rows)
+    for field in ("weights", "files"):
+        value[field].sort(key=lambda file: file["path"])
+    return registry.artifacts.put_manifest(canonical_json(value))
+
+
+@pytest.mark.parametrize("what", SPOILED)
+def test_a_spoiled_manifest_is_refused_and_leaves_nothing(tmp_path: Path, what: str) -> None:
+    with open_registry(tmp_path) as registry:
+        digest = publish_spoiled(registry, tmp_path, SPOILED[what])
+        refused = (InvalidError, IncompatibleError, ConflictError, StorageError)
+        with pytest.raises(refused):
+            manifest = Manifest.from_bytes(registry.artifacts.read_manifest(digest))
+            judge(manifest, Fingerprint.from_json(manifest.post.fingerprint), False)
+            restore_checkpoint(
+                registry.artifacts,
+                manifest,
+                locate("base", registry.catalog).open(),
+                tmp_path / "out",
+                force=False,
+                threads=1,
+                progress=registry.progress,
+            )
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"base", "post", "newer", "registry"}
+    assert not Path("/tmp/evil").exists()
+
+
+def test_a_frame_that_unpacks_to_gigabytes_is_refused_before_it_does(tmp_path: Path) -> None:
+    """A zstd bomb inside a patch: 256 MB of zeros in a few kilobytes."""
+    bomb = Compressor().compress(bytes(1 << 28))
+    assert len(bomb) < 1 << 20
+
+    def spoil(value: dict[str, Any]) -> None:
+        entry = delta_of(value)
+        frame = len(bomb).to_bytes(4, "little") + bomb
+        entry["patch"] |= {"blob": put(frame), "size": len(frame)}
+
+    with open_registry(tmp_path) as registry:
+        put = registry.artifacts.put_blob
+        digest = publish_spoiled(registry, tmp_path, spoil)
+        manifest = Manifest.from_bytes(registry.artifacts.read_manifest(digest))
+        with pytest.raises(InvalidError, match="claims"):
+            restore_checkpoint(
+                registry.artifacts, manifest, locate("base", registry.catalog).open(),
+                tmp_path / "out", force=False, threads=1, progress=registry.progress,
+            )  # fmt: skip
