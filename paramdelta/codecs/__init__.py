@@ -118,7 +118,8 @@ def _palette_cost(histogram: npt.NDArray[np.int64], ranked: bool) -> float:
     counts = histogram[order]
     escapes = counts[palette.ESCAPE :]
     codes = np.append(counts[: palette.ESCAPE], escapes.sum())
-    cost = _huffman(codes) + 16 * palette.ESCAPE
+    listed = int(np.count_nonzero(counts[: palette.ESCAPE]))
+    cost = _huffman(codes) + 16 * listed
     values = np.arange(escapes.size) if ranked else order[palette.ESCAPE :]
     low = np.bincount(values & 0xFF, weights=escapes, minlength=256)
     high = np.bincount(values >> 8, weights=escapes, minlength=256)
