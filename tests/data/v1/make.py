@@ -38,8 +38,10 @@ def main() -> None:
     write_checkpoint(folder / "post", post, shards=2, files={"a/notes.txt": "words\n"})
     settings = Settings.resolve(folder / "registry", store=str(folder / "store"), env={})
     with Registry.open(settings) as registry:
-        done = registry.publish("tiny/delta", str(folder / "base"), str(folder / "post"),
-                                author="nobody", description="frozen", tags={"format": "1"})  # fmt: skip
+        pair = [str(folder / "base"), str(folder / "post")]
+        done = registry.publish(
+            "tiny/delta", *pair, author="nobody", description="frozen", tags={"format": "1"}
+        )
         print(done.release.digest, done.release.summary.codecs)
 
 
