@@ -75,8 +75,12 @@ def hash_of(description: Mapping[str, Any]) -> Digest:
 
 
 def _plain(value: Any) -> Any:
-    """Floats as their shortest text, so that the description has one byte string."""
-    return repr(value) if isinstance(value, float) else value
+    """What canonical JSON holds; anything else (floats, lists, huge integers) as its JSON text."""
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, int) and abs(value) < 1 << 53:
+        return value
+    return json.dumps(value, sort_keys=True)
 
 
 def _table(tensors: Table, tied: bool) -> dict[str, list[Any]]:

@@ -126,7 +126,11 @@ def _facets(
     return {
         "rope": _texts(_rope(language)),
         "length": _integer(language.get("max_position_embeddings")),
-        "eos": sorted(e for e in (eos if isinstance(eos, list) else [eos]) if type(e) is int),
+        "eos": sorted(
+            found
+            for value in (eos if isinstance(eos, list) else [eos])
+            if (found := _integer(value)) is not None
+        ),
         "dtype": folder.dtype,
         "vocab_size": _integer(language.get("vocab_size")),
         "rows": {
@@ -168,4 +172,4 @@ def _is_number(value: Any) -> bool:
 
 
 def _integer(value: Any) -> int | None:
-    return value if type(value) is int else None
+    return value if type(value) is int and abs(value) < 1 << 53 else None

@@ -19,14 +19,16 @@ RESERVED = re.compile(r"reserved|unused|<extra_id_|<pad_?\d+>|placeholder|dummy"
 _MODEL_OPTIONS = ("type", "unk_token", "byte_fallback", "ignore_merges", "fuse_unk",
                   "continuing_subword_prefix", "end_of_word_suffix")  # fmt: skip
 _DEFAULTS = (None, False, "")
+MAX_TOKEN_ID = 10**9
 
 
 def added_tokens(tokenizer: Mapping[str, Any]) -> dict[int, str]:
     """Added and special tokens by id."""
     found: dict[int, str] = {}
     for row in tokenizer.get("added_tokens") or []:
-        if isinstance(row, dict) and type(row.get("id")) is int and type(row.get("content")) is str:
-            found[row["id"]] = row["content"]
+        index, content = (row.get("id"), row.get("content")) if isinstance(row, dict) else (0, 0)
+        if type(index) is int and 0 <= index < MAX_TOKEN_ID and type(content) is str:
+            found[index] = content
     return dict(sorted(found.items()))
 
 

@@ -271,6 +271,7 @@ BROKEN = {
 def test_broken_checkpoints_end_with_5_and_leave_nothing(
     shell: Shell, what: str, side: str
 ) -> None:
+    """Invariant 10 too: no pickle is opened, no path leaves the folder."""
     base, post, _ = family(shell.folder)
     BROKEN[what]({"base": base, "post": post}[side] / "model.safetensors")
     error = shell("publish", "x", "--base", base, "--post", post, code=5)["error"]

@@ -19,6 +19,7 @@ from support.registries import TOKENIZER
 from paramdelta import tokenizer
 from paramdelta.checkpoint import Checkpoint
 from paramdelta.compatibility import compare
+from paramdelta.digest import canonical_json
 from paramdelta.errors import InvalidError
 from paramdelta.fingerprint import Fingerprint, fingerprint
 
@@ -140,6 +141,27 @@ def test_other_vocabulary_sizes_are_adaptable(tmp_path: Path) -> None:
 def test_the_same_content_is_identical(tmp_path: Path) -> None:
     base = made(tmp_path / "a")
     assert compare(base, base, base, same_content=True).verdict == "identical"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"head_dim": [1.5, {"a": None}]},
+        {"hidden_size": 10**30},
+        {"num_experts": float("inf")},
+        {"eos_token_id": [10**40, True, "x", 3]},
+        {"max_position_embeddings": 2**70, "vocab_size": -(2**70)},
+        {"rope_theta": 10**390, "rope_scaling": [1]},
+        {"text_config": [1], "tie_word_embeddings": "yes", "model_type": {"a": 1}},
+    ],
+)
+def test_configs_of_nonsense_still_have_a_fingerprint(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    """A value that means nothing is kept as text: it decides equality and breaks nothing."""
+    found = made(tmp_path / "a", config=llama_config() | change)
+    canonical_json(found.to_json())
+    assert Fingerprint.from_json(found.to_json()) == found
 
 
 # -- tokenizers ---------------------------------------------------------------------------
