@@ -598,6 +598,10 @@ def run(arguments: Sequence[str]) -> int:
         # whoever read our output is gone; keep the interpreter from complaining about it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except OSError as error:
+        where = error.filename or error.filename2 or ""
+        _report(state, "storage", f"{where}: {error.strerror or error}".removeprefix(": "))
+        return FAILED
     except Exception as error:
         if state.verbose:
             traceback.print_exc()

@@ -46,7 +46,7 @@ def release_delta(
         # a crash left this record without its row, or another catalog shares the store
         return read_sealed(artifacts, name, version)
 
-    return catalog.publish(
+    release, created = catalog.publish(
         name,
         summary,
         author=author,
@@ -56,6 +56,24 @@ def release_delta(
         tags=dict(tags),
         seal=seal,
     )
+    if not created:
+        _heal(artifacts, release)
+    return release, created
+
+
+def _heal(artifacts: Artifacts, release: Release) -> None:
+    """Puts back the record of a release whose store was lost; one that is there stays."""
+    record = ReleaseRecord(
+        release.name,
+        release.version,
+        Digest(release.digest),
+        release.author,
+        release.created_at,
+        release.description,
+        release.license,
+        release.tags,
+    )
+    artifacts.put_release(release.name, release.version, record.to_bytes())
 
 
 def sealed(record: ReleaseRecord, summary: DeltaSummary) -> SealedRelease:

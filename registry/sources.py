@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,9 +41,9 @@ def locate(ref: str, catalog: Catalog) -> Located:
     if ref.startswith(HUB_SCHEME):
         return _hub(ref)
     path = Path(ref).expanduser()
-    if path.is_dir():
+    if os.path.isdir(path):  # False, not an error, where the name is too long to exist
         return Located(ref, path.resolve(), None, None)
-    if path.exists():
+    if os.path.exists(path):
         raise UsageError(
             "not a folder", where=ref, remedy="give the folder that holds the model's files"
         )

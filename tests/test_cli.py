@@ -210,6 +210,12 @@ def test_a_missing_checkpoint_ends_with_4(shell: Shell) -> None:
     shell("publish", "x", "--base", "a", "--post", "b", code=4)
 
 
+def test_names_that_are_too_long_are_usage_or_not_found(published: Shell) -> None:
+    newer = published.folder / "newer"
+    published("apply", "skills/chat", "--base", newer, "--out", "x" * 300, code=2)
+    published("apply", "skills/chat", "--base", "x" * 300, "--out", published.folder / "o", code=4)
+
+
 def test_an_existing_output_ends_with_6(published: Shell) -> None:
     out = published.folder / "out"
     out.mkdir()

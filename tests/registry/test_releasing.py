@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -44,6 +45,18 @@ def test_another_publish_after_a_lost_row_adopts_the_record_and_comes_next(tmp_p
         second = registry.publish("chat", str(base), str(other)).release
         assert second.version == 2
         assert registry.catalog.get_release("chat", 1) == first
+        assert registry.verify(all=True, deep=True).ok
+
+
+def test_a_lost_store_is_filled_again_by_publishing(tmp_path: Path) -> None:
+    base, post, _ = family(tmp_path)
+    with open_registry(tmp_path) as registry:
+        first = registry.publish("chat", str(base), str(post), author="ann").release
+    shutil.rmtree(tmp_path / "registry" / "store")
+    with open_registry(tmp_path) as registry:
+        assert not registry.verify(all=True).ok
+        again = registry.publish("chat", str(base), str(post), author="bob")
+        assert (again.created, again.release) == (False, first)
         assert registry.verify(all=True, deep=True).ok
 
 
