@@ -8,8 +8,8 @@ from pathlib import Path
 from paramdelta import delta
 from paramdelta.digest import Digest
 from paramdelta.errors import ConflictError, UsageError
+from paramdelta.limits import MAX_PATH_PART_BYTES
 from paramdelta.manifest import Manifest
-from paramdelta.paths import MAX_PART_BYTES
 from registry import query
 from registry.apply import Add
 from registry.artifacts import Artifacts
@@ -109,7 +109,7 @@ def check_out(out: Path, kept: Sequence[Path], force: bool) -> None:
     kept: the base's folder and the registry's own. Neither they nor a folder above them, nor one
     inside them, may be the output.
     """
-    if any(len(part.encode()) > MAX_PART_BYTES for part in out.parts):
+    if any(len(part.encode()) > MAX_PATH_PART_BYTES for part in out.parts):
         raise UsageError("a name in the output's path is too long", where=out)
     if out.is_symlink():
         raise ConflictError("the output is a symbolic link", where=out, remedy="name its target")
