@@ -13,16 +13,19 @@ from typing import Any
 from paramdelta import strict_json, tokenizer
 from paramdelta.checkpoint import FOREIGN, INDEX, PICKLES, SUFFIX, Checkpoint
 from paramdelta.digest import digest_of
-from paramdelta.limits import MAX_CARRIED_FILE_BYTES, MAX_CONFIG_BYTES
+from paramdelta.limits import MAX_CARRIED_FILE_BYTES, MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES
 from paramdelta.manifest import Manifest
 from paramdelta.problem import Problem
+from paramdelta.vocabulary import is_vocabulary_tensor
 from registry.artifacts import Artifacts
 from registry.plan import OutputFile
-from registry.resolver import Candidate
+from registry.resolver import Candidate, target_names
 
 TEMPLATE = "chat_template.jinja"
 GENERATION = "generation_config.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
+TOKENIZER = "tokenizer.json"
+CONFIG = "config.json"
 MADE_HERE = ("README.md", "paramdelta.json", INDEX)
 _TOKEN_NAMES = ("eos_token", "pad_token")
 _CODE = (".py", ".pyc", ".so", ".sh")
@@ -39,6 +42,8 @@ def output_files(
 ) -> tuple[list[OutputFile], list[Problem]]:
     """The small files of the output, and what is to be said of them."""
     files, problems = _base_files(base)
+    for candidate in candidates:
+        problems += _extend(artifacts, base, candidate, files)
     if not keep_base_behaviour:
         for candidate in candidates:
             if candidate.alpha != 0:
@@ -78,6 +83,64 @@ def _without_code(base: Checkpoint, path: str) -> tuple[bytes | None, list[Probl
     return _dump(plain), [Problem(path, text, "warning")]
 
 
+def _extend(
+    artifacts: Artifacts, base: Checkpoint, candidate: Candidate, files: Files
+) -> list[Problem]:
+    """Where the delta brings rows of new tokens, config.json and tokenizer.json grow with them."""
+    rows = _new_rows(base, candidate.manifest)
+    if not rows:
+        return []
+    problems = []
+    config = _json(base, files, CONFIG)
+    if config is not None:
+        inner = config.get("text_config")
+        (inner if isinstance(inner, dict) else config)["vocab_size"] = rows
+        files[CONFIG] = OutputFile(CONFIG, _dump(config), "merged")
+        problems.append(Problem(CONFIG, f"vocab_size is {rows}, with {candidate.ref}'s", "note"))
+    mine = _json(base, files, TOKENIZER)
+    post = _post_json(artifacts, candidate.manifest, TOKENIZER, MAX_TOKENIZER_BYTES)
+    if mine is None or post is None:
+        reason = f"the rows that {candidate.ref} adds have no tokens: a tokenizer.json is missing"
+        return [*problems, Problem(TOKENIZER, reason, "warning")]
+    here = tokenizer.added_tokens(mine)
+    theirs = tokenizer.added_tokens(post)
+    wanted = {i: t for i, t in theirs.items() if i not in here and t not in here.values()}
+    new = [
+        row
+        for row in post.get("added_tokens") or []
+        if isinstance(row, dict) and wanted.get(row.get("id", -1)) == row.get("content")
+    ]
+    if new:
+        mine["added_tokens"] = [*(mine.get("added_tokens") or []), *new]
+        files[TOKENIZER] = OutputFile(TOKENIZER, _dump(mine), "merged")
+        names = ", ".join(f"{row['id']} {row['content']}" for row in new[:5])
+        problems.append(
+            Problem(TOKENIZER, f"{len(new)} tokens of {candidate.ref}: {names}", "note")
+        )
+    return problems
+
+
+def _new_rows(base: Checkpoint, manifest: Manifest) -> int:
+    """The vocabulary's size where the delta has more rows than the base; 0 where it has not."""
+    name_of = target_names(base.tensors)
+    found = 0
+    for entry in manifest.tensors:
+        info = base.tensors.get(name_of(entry.name))
+        if info and is_vocabulary_tensor(entry.name) and entry.shape[:1] > info.shape[:1]:
+            found = max(found, entry.shape[0])
+    return found
+
+
+def _json(base: Checkpoint, files: Files, path: str) -> dict[str, Any] | None:
+    """A JSON file of the output as it stands so far; None where there is none."""
+    if path not in files:
+        return None
+    limit = MAX_TOKENIZER_BYTES if path == TOKENIZER else MAX_CONFIG_BYTES
+    content = _content(base, files[path])
+    value = strict_json.loads(content, base.path / path, limit, infinity=True)
+    return value if isinstance(value, dict) else None
+
+
 def _bring(
     artifacts: Artifacts, base: Checkpoint, candidate: Candidate, files: Files
 ) -> list[Problem]:
@@ -113,10 +176,8 @@ def _token_names(
     post = _post_json(artifacts, candidate.manifest, TOKENIZER_CONFIG)
     if post is None or TOKENIZER_CONFIG not in files:
         return []
-    mine = strict_json.loads(
-        _content(base, files[TOKENIZER_CONFIG]), base.path / TOKENIZER_CONFIG, MAX_CONFIG_BYTES
-    )
-    parsed = base.json_file("tokenizer.json")
+    mine = _json(base, files, TOKENIZER_CONFIG) or {}
+    parsed = _json(base, files, TOKENIZER)
     known = set(tokenizer.added_tokens(parsed).values()) if parsed else set()
     changed, problems = dict(mine), []
     for key in _TOKEN_NAMES:
@@ -141,11 +202,13 @@ def _token_names(
     return problems
 
 
-def _post_json(artifacts: Artifacts, manifest: Manifest, path: str) -> dict[str, Any] | None:
+def _post_json(
+    artifacts: Artifacts, manifest: Manifest, path: str, limit: int = MAX_CONFIG_BYTES
+) -> dict[str, Any] | None:
     for file in manifest.files:
         if file.path == path:
-            data = artifacts.read_blob(file.digest, MAX_CONFIG_BYTES)
-            value = strict_json.loads(data, path, MAX_CONFIG_BYTES)
+            data = artifacts.read_blob(file.digest, limit)
+            value = strict_json.loads(data, path, limit, infinity=True)
             return value if isinstance(value, dict) else None
     return None
 

@@ -6,7 +6,7 @@ Every tensor of the base and of every delta ends in the plan or in a Problem.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from paramdelta.checkpoint import Checkpoint
@@ -16,6 +16,7 @@ from paramdelta.dtypes import ARITHMETIC
 from paramdelta.errors import IncompatibleError, UsageError
 from paramdelta.fingerprint import Fingerprint
 from paramdelta.manifest import Manifest, TensorEntry
+from paramdelta.naming import canonical_name
 from paramdelta.problem import Problem, errors_of
 from paramdelta.safetensors_header import TensorInfo
 from paramdelta.vocabulary import is_vocabulary_tensor
@@ -59,8 +60,9 @@ def judge(manifest: Manifest, target: Fingerprint, same_content: bool) -> Compar
 def check_tensors(manifest: Manifest, base: Mapping[str, TensorInfo]) -> list[Problem]:
     """What the tensor tables say, beyond the fingerprints: all problems."""
     problems: list[Problem] = []
+    name_of = target_names(base)
     for entry in manifest.tensors:
-        target = base.get(entry.name)
+        target = base.get(name_of(entry.name))
         if target is None:
             if entry.kind != "added":
                 problems.append(Problem(entry.name, "the base has no such tensor"))
@@ -75,6 +77,16 @@ def check_tensors(manifest: Manifest, base: Mapping[str, TensorInfo]) -> list[Pr
                 )
             )
     return problems
+
+
+def target_names(base: Mapping[str, TensorInfo]) -> Callable[[str], str]:
+    """The base's name for a delta's tensor: the same, or with a multimodal wrapper's prefix."""
+    wrapped = {canonical_name(name): name for name in base}
+
+    def name_of(name: str) -> str:
+        return name if name in base else wrapped.get(canonical_name(name), name)
+
+    return name_of
 
 
 def _check_delta(entry: TensorEntry, target: TensorInfo) -> list[Problem]:
@@ -190,6 +202,7 @@ def _tensors(
     """Every output tensor, sorted by name; what cannot be done is added to *problems*."""
     touching: dict[str, list[PlanTerm]] = {}
     used: set[str] = set()
+    name_of = target_names(base.tensors)
     for index, candidate in enumerate(candidates):
         for entry in candidate.manifest.tensors:
             alpha = candidate.alpha
@@ -198,11 +211,11 @@ def _tensors(
                     alpha = value
                     used.add(pattern)
             if entry.nonzero or entry.kind == "added":
-                touching.setdefault(entry.name, []).append(PlanTerm(index, alpha, entry))
+                touching.setdefault(name_of(entry.name), []).append(PlanTerm(index, alpha, entry))
     for pattern, _ in options.alpha_for:
         if pattern not in used:
             raise UsageError(f"--alpha-for {pattern!r} matches no tensor of the deltas")
-    known = {entry.name for c in candidates for entry in c.manifest.tensors}
+    known = {name_of(entry.name) for c in candidates for entry in c.manifest.tensors}
     tensors = []
     for name in sorted(set(base.tensors) | set(touching)):
         info = base.tensors.get(name)

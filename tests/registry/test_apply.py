@@ -366,6 +366,29 @@ def test_every_tensor_of_base_and_delta_is_in_the_plan(tmp_path: Path) -> None:
     assert made["gone"].tolist() == [1, 2]
 
 
+def test_a_wrapped_base_takes_the_delta_under_its_own_names(tmp_path: Path) -> None:
+    """The same language model, saved inside a multimodal wrapper."""
+    base, post, newer = family(tmp_path)
+
+    def wrapped(name: str) -> str:
+        rest = name.removeprefix("model.")
+        return f"model.language_model.{rest}" if rest != name else name
+
+    inner = {wrapped(name): t for name, t in changed(llama_like(1), 3).items()}
+    config = {"model_type": "llama", "text_config": llama_config()}
+    outer = write_checkpoint(
+        tmp_path / "outer", inner, config=config, files={"tokenizer.json": TOKENIZER}
+    )
+    with open_registry(tmp_path) as registry:
+        registry.publish("chat", str(base), str(post))
+        assert registry.query_base(str(outer)).results[0].verdict == "compatible"
+        assert registry.check("chat", str(outer)).ok
+        registry.apply(registry.plan(["chat:0.5"], str(outer)), tmp_path / "out")
+        registry.apply(registry.plan(["chat:0.5"], str(newer)), tmp_path / "plain")
+    plain = load(tmp_path / "plain")
+    assert same_bits(load(tmp_path / "out"), {wrapped(n): t for n, t in plain.items()})
+
+
 def test_rows_that_a_post_added_extend_the_new_base(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     name = "model.embed_tokens.weight"
