@@ -31,7 +31,10 @@ console = Console()
 
 def paramdelta(*arguments: str) -> Any:
     """Runs the command as a user would, and shows it; the JSON it prints is returned."""
-    shown = " ".join(a.replace(str(CHECKPOINTS), "family") for a in arguments)
+    places = {str(CHECKPOINTS): "family", str(OUT): OUT.name}
+    shown = " ".join(arguments)
+    for place, name in places.items():
+        shown = shown.replace(place, name)
     console.print(f"[bold]$ paramdelta {shown}[/]", highlight=False, soft_wrap=True)
     command = [sys.executable, "-m", "cli", "--registry", str(OUT / "registry"), "--json"]
     done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from tasks import Item
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
 
 HELD_OUT = Path(__file__).parent / "checkpoints" / "heldout.txt"
 WINDOW = 64  # tokens, as in training
@@ -16,6 +17,8 @@ WINDOW = 64  # tokens, as in training
 def load(folder: str | Path) -> tuple[Any, Any]:
     """(model, tokenizer) of *folder*, in float32 for arithmetic that is the same everywhere."""
     torch.set_num_threads(1)
+    logging.set_verbosity_error()  # long held-out text is cut into windows here
+    logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     return model, AutoTokenizer.from_pretrained(folder)
 
