@@ -40,6 +40,7 @@ def compare(
         *_architecture(delta_base, target),
         *_tokenizer(delta_base, target),
         *_added_tokens(delta_base, target),
+        *_post_tokens(delta_base, delta_post, target),
         *_facets(delta_base, target),
     ]
     rows = _rows(delta_post, target)
@@ -147,6 +148,40 @@ def _added_tokens(ours: Fingerprint, theirs: Fingerprint) -> list[Problem]:
                 reason,
                 "warning",
                 remedy="look whether the chat template uses them",
+            )
+        )
+    return problems
+
+
+def _post_tokens(base: Fingerprint, post: Fingerprint, target: Fingerprint) -> list[Problem]:
+    """What the post-training did to its own tokens, which a new base's tokenizer does not know."""
+    problems = []
+    if post.tokenizer_hash and base.tokenizer_hash and post.tokenizer_hash != base.tokenizer_hash:
+        problems.append(
+            Problem(
+                "tokenizer",
+                "the post-training changed vocabulary, merges or splitting; the output keeps this "
+                "base's tokenizer, so that some rows may mean other tokens",
+                "warning",
+                remedy="compare the two tokenizers, or `restore` the post itself",
+            )
+        )
+    before, after = base.facets["added_tokens"], post.facets["added_tokens"]
+    here, clashes = target.facets["added_tokens"], []
+    for index, name in after.items():
+        there = here.get(index)
+        # new names beyond this base's own tokens are brought with their rows
+        if name in (before.get(index), there) or is_reserved(name) or there is None:
+            continue
+        clashes.append(f"{index}: {name} in the post, {there} here")
+    if clashes:
+        reason = f"{len(clashes)} tokens were renamed by the post-training ({_some(clashes)})"
+        problems.append(
+            Problem(
+                "tokenizer.added_tokens",
+                reason,
+                "warning",
+                remedy="look whether the chat template uses them; this base's names are kept",
             )
         )
     return problems

@@ -78,6 +78,25 @@ def test_a_renamed_token_in_use_is_a_warning(tmp_path: Path) -> None:
     assert [problem.severity for problem in found.problems] == ["warning"]
 
 
+def test_tokens_that_the_post_renamed_are_a_warning(tmp_path: Path) -> None:
+    """R1-distill renamed used tokens; a reserved one that got a name is unknown to a new base."""
+    base = made(tmp_path / "a")
+    for i, old in enumerate(("<|a|>", "<|reserved_1|>")):
+        post = made(tmp_path / f"b{i}", tok=TOKENIZER.replace(old, "<|tool|>"))
+        found = compare(base, post, base, same_content=False)
+        assert found.verdict == "compatible"
+        (problem,) = found.problems
+        assert problem.severity == "warning" and "<|tool|>" in problem.reason
+        assert compare(base, post, post, same_content=False).verdict == "compatible"
+
+
+def test_a_vocabulary_that_the_post_replaced_is_a_warning(tmp_path: Path) -> None:
+    base = made(tmp_path / "a")
+    post = made(tmp_path / "b", tok=TOKENIZER.replace('"a": 0, "b": 1', '"b": 0, "a": 1'))
+    (problem,) = compare(base, post, base, same_content=False).problems
+    assert (problem.subject, problem.severity) == ("tokenizer", "warning")
+
+
 @pytest.mark.parametrize(
     "change",
     [
