@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, TypeVar
@@ -471,18 +471,23 @@ def _check_order(manifest: Manifest, where: object) -> None:
     post = content_digest((t.name, t.dtype, t.shape, t.post_digest) for t in manifest.tensors)
     if post != manifest.post.content_digest:
         raise InvalidError("the post's content digest is not that of its tensors", where=where)
-    if content_digest(base_rows(manifest)) != manifest.base.content_digest:
+    if (
+        content_digest(base_rows(manifest.tensors, manifest.removed))
+        != manifest.base.content_digest
+    ):
         raise InvalidError("the base's content digest is not that of its tensors", where=where)
 
 
-def base_rows(manifest: Manifest) -> list[tuple[str, str, tuple[int, ...], Digest]]:
+def base_rows(
+    tensors: Iterable[TensorEntry], removed: Iterable[RemovedTensor]
+) -> list[tuple[str, str, tuple[int, ...], Digest]]:
     """(name, dtype, shape, digest) of every tensor of the delta's own base."""
     rows = [
         (t.name, t.base_dtype, t.base_shape, t.base_digest)
-        for t in manifest.tensors
+        for t in tensors
         if t.base_dtype is not None and t.base_shape is not None and t.base_digest is not None
     ]
-    return rows + [(t.name, t.dtype, t.shape, t.digest) for t in manifest.removed]
+    return rows + [(t.name, t.dtype, t.shape, t.digest) for t in removed]
 
 
 def fields_of(value: object) -> Mapping[str, Any]:

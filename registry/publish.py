@@ -18,6 +18,7 @@ from paramdelta.manifest import (
     Source,
     TensorEntry,
     WeightFile,
+    base_rows,
 )
 from paramdelta.naming import canonical_name
 from paramdelta.problem import Problem, errors_of
@@ -135,7 +136,7 @@ def extract_checkpoint(
     sketches = delta_sketch.to_bytes() + base_sketch.to_bytes()
     manifest = Manifest(
         rule=RULE,
-        base=_source(base, _base_rows(entries, removed)),
+        base=_source(base, base_rows(entries, removed)),
         post=_source(post, [(e.name, e.dtype, e.shape, e.post_digest) for e in entries]),
         tensors=entries,
         removed=tuple(removed),
@@ -167,17 +168,6 @@ def _source(side: Side, rows: list[tuple[str, str, tuple[int, ...], Digest]]) ->
         fingerprint=found.to_json(),
         license=side.license,
     )
-
-
-def _base_rows(
-    entries: tuple[TensorEntry, ...], removed: list[RemovedTensor]
-) -> list[tuple[str, str, tuple[int, ...], Digest]]:
-    rows = [
-        (e.name, e.base_dtype, e.base_shape, e.base_digest)
-        for e in entries
-        if e.base_dtype is not None and e.base_shape is not None and e.base_digest is not None
-    ]
-    return rows + [(r.name, r.dtype, r.shape, r.digest) for r in removed]
 
 
 def _run(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from support.checkpoints import FLOATS, bit_arrays, bits_of, carrier_of, tensor_pairs
 
 from paramdelta import delta
-from paramdelta.codecs.zstd import Compressor
+from paramdelta.codecs.zstd import Compressor, decompress_up_to
 from paramdelta.errors import CorruptError
 from paramdelta.patch import PatchDecoder, PatchEncoder
 
@@ -56,6 +56,20 @@ def test_all_bfloat16_posts_of_one_base_come_back() -> None:
         base = np.full(post.size, pattern, dtype=np.uint16)
         out, _, _ = restored(base, "BF16", post, "BF16")
         assert np.array_equal(out, post), hex(pattern)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("size", [1e-4, 1e-2, 1.0])
+def test_no_position_is_ever_listed(dtype: str, size: float) -> None:
+    """The reasoning behind the candidates holds: none of the differing elements escapes it."""
+    random = np.random.default_rng(3)
+    weights = random.standard_normal(60_000) * 0.02
+    base = bits_of(weights, dtype)
+    post = bits_of(weights + random.standard_normal(weights.size) * size, dtype)
+    payload = restored(base, dtype, post, dtype)[1]
+    if payload:
+        listed = int.from_bytes(decompress_up_to(payload, 1 << 24)[4:8], "little")
+        assert listed == 0
 
 
 def test_no_patch_is_needed_where_the_difference_is_exact() -> None:

@@ -96,6 +96,8 @@ def test_a_mix_is_added_in_the_order_of_digests(tmp_path: Path) -> None:
         digests = set()
         for i, deltas in enumerate((["one:0.8", "two:0.6"], ["two:0.6", "one:0.8"])):
             plan = registry.plan(deltas, str(tmp_path / "newer"))
+            order = [delta.digest for delta in plan.deltas]
+            assert order == sorted(order)
             digests.add(registry.apply(plan, tmp_path / f"out{i}").content_digest)
     assert len(digests) == 1
     assert same_bits(load(tmp_path / "out0"), by_hand(tmp_path / "newer", parts))
