@@ -192,8 +192,16 @@ def _token_names(
             continue
         changed[key] = name
     template = post.get("chat_template")
-    if type(template) is str and TEMPLATE not in files:
+    present = files.get(TEMPLATE)
+    if type(template) is str and present is None:
         changed["chat_template"] = template
+    elif type(template) is str and present is not None and present.origin == "base":
+        # the file wins over the key when transformers loads, so it is the file that must change
+        files[TEMPLATE] = OutputFile(TEMPLATE, template.encode(), "delta")
+        problems.append(Problem(TEMPLATE, f"{candidate.ref}'s replaces the base's", "note"))
+    elif template is not None and present is None:
+        reason = f"{candidate.ref}'s chat template is no text; it is left out"
+        problems.append(Problem(TOKENIZER_CONFIG, reason, "warning"))
     keys = [key for key in changed if changed[key] != mine.get(key)]
     if keys:
         files[TOKENIZER_CONFIG] = OutputFile(TOKENIZER_CONFIG, _dump(changed), "merged")

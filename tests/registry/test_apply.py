@@ -176,6 +176,21 @@ def test_the_output_is_laid_out_as_its_base_and_brings_the_posts_behaviour(tmp_p
     assert str(tmp_path) not in card + (out / "paramdelta.json").read_text()
 
 
+def test_a_template_in_the_tokenizers_config_travels_too(tmp_path: Path) -> None:
+    base, post, newer = family(tmp_path)
+    (post / "chat_template.jinja").unlink()
+    config = {"eos_token": "<|a|>", "chat_template": "{{ post }}"}
+    (post / "tokenizer_config.json").write_text(json.dumps(config))
+    with open_registry(tmp_path) as registry:
+        registry.publish("chat", str(base), str(post))
+        registry.apply(registry.plan(["chat"], str(newer)), tmp_path / "key")
+        (newer / "chat_template.jinja").write_text("{{ base }}")
+        registry.apply(registry.plan(["chat"], str(newer)), tmp_path / "file")
+    made = json.loads((tmp_path / "key" / "tokenizer_config.json").read_text())
+    assert made["chat_template"] == "{{ post }}"
+    assert (tmp_path / "file" / "chat_template.jinja").read_text() == "{{ post }}"
+
+
 def test_the_bases_behaviour_can_be_kept(tmp_path: Path) -> None:
     base, post, newer = family(tmp_path)
     with open_registry(tmp_path) as registry:
