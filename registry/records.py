@@ -1,4 +1,8 @@
-"""What the catalog keeps, as frozen values. Times are UTC."""
+"""What the catalog keeps, as frozen values. Times are UTC.
+
+Fingerprints and sketches are the large part of a base and of a release. Pages of many that were
+read without them hold ``{}`` and None in their places.
+"""
 
 from __future__ import annotations
 
@@ -85,3 +89,25 @@ class Event:
     action: str
     subject: str
     detail: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a task's metric said of a release (digest: its manifest's) or of a resolved model
+    (digest: its content's).
+
+    alpha: the coefficient of each delta by its reference; empty where nothing was applied.
+    stderr: in the metric's unit. versions: of the programs that measured. task_digest: of the
+    task's definition and data, None where the scorer gives none.
+    """
+
+    digest: str
+    task: str
+    metric: str
+    value: float
+    stderr: float | None
+    alpha: Mapping[str, float]
+    task_digest: str | None
+    seed: int | None
+    versions: Mapping[str, str]
+    time: datetime

@@ -1,4 +1,10 @@
-"""The first schema: bases, deltas, manifests, releases, aliases, tags and events."""
+"""The first schema: bases, deltas, manifests, releases, aliases, tags, events and scores.
+
+And ``meta``: the identity of this catalog, made here.
+"""
+
+from datetime import UTC, datetime
+from uuid import uuid4
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,12 +17,24 @@ depends_on = None
 ROW_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
+def name(length: int) -> sa.types.TypeEngine[str]:
+    """Sorted by code point on every server."""
+    return sa.String(length).with_variant(sa.String(length, collation="C"), "postgresql")
+
+
 def upgrade() -> None:
+    meta = op.create_table(
+        "meta",
+        sa.Column("catalog_id", sa.String(length=36), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("catalog_id", name=op.f("pk_meta")),
+    )
+    op.bulk_insert(meta, [{"catalog_id": str(uuid4()), "created_at": datetime.now(UTC)}])
     op.create_table(
         "bases",
         sa.Column("id", ROW_ID, nullable=False),
-        sa.Column("name", sa.String(length=200), nullable=False),
-        sa.Column("location", sa.Text(), nullable=False),
+        sa.Column("name", name(200), nullable=False),
+        sa.Column("location", sa.String(length=2000), nullable=False),
         sa.Column("revision", sa.String(length=200), nullable=True),
         sa.Column("architecture_hash", sa.String(length=71), nullable=False),
         sa.Column("tokenizer_hash", sa.String(length=71), nullable=True),
@@ -25,9 +43,9 @@ def upgrade() -> None:
         sa.Column("nbytes", sa.BigInteger(), nullable=False),
         sa.Column("dtype", sa.String(length=16), nullable=False),
         sa.Column("license", sa.Text(), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("fingerprint", sa.JSON(), nullable=False),
         sa.Column("sketch", sa.LargeBinary(), nullable=True),
-        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_bases")),
         sa.UniqueConstraint("name", name=op.f("uq_bases_name")),
     )
@@ -39,7 +57,7 @@ def upgrade() -> None:
     op.create_table(
         "deltas",
         sa.Column("id", ROW_ID, nullable=False),
-        sa.Column("name", sa.String(length=200), nullable=False),
+        sa.Column("name", name(200), nullable=False),
         sa.Column("last_version", sa.Integer(), nullable=False),
         sa.Column("latest_id", sa.BigInteger(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
@@ -53,7 +71,7 @@ def upgrade() -> None:
         sa.Column("time", sa.DateTime(timezone=True), nullable=False),
         sa.Column("actor", sa.Text(), nullable=False),
         sa.Column("action", sa.String(length=32), nullable=False),
-        sa.Column("subject", sa.String(length=200), nullable=False),
+        sa.Column("subject", name(200), nullable=False),
         sa.Column("detail", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_events")),
     )
@@ -114,7 +132,7 @@ def upgrade() -> None:
     op.create_table(
         "aliases",
         sa.Column("delta_id", ROW_ID, nullable=False),
-        sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column("name", name(64), nullable=False),
         sa.Column("release_id", ROW_ID, nullable=False),
         sa.ForeignKeyConstraint(["delta_id"], ["deltas.id"], name=op.f("fk_aliases_delta_id")),
         sa.ForeignKeyConstraint(
@@ -125,15 +143,33 @@ def upgrade() -> None:
     op.create_table(
         "tags",
         sa.Column("release_id", ROW_ID, nullable=False),
-        sa.Column("key", sa.String(length=100), nullable=False),
-        sa.Column("value", sa.Text(), nullable=False),
+        sa.Column("key", name(100), nullable=False),
+        sa.Column("value", sa.String(length=1000), nullable=False),
         sa.ForeignKeyConstraint(["release_id"], ["releases.id"], name=op.f("fk_tags_release_id")),
         sa.PrimaryKeyConstraint("release_id", "key", name=op.f("pk_tags")),
     )
     op.create_index(op.f("ix_tags_key_tags_value"), "tags", ["key", "value"], unique=False)
+    op.create_table(
+        "scores",
+        sa.Column("id", ROW_ID, nullable=False),
+        sa.Column("digest", sa.String(length=71), nullable=False),
+        sa.Column("task", name(200), nullable=False),
+        sa.Column("metric", name(200), nullable=False),
+        sa.Column("value", sa.Double(), nullable=False),
+        sa.Column("stderr", sa.Double(), nullable=True),
+        sa.Column("alpha", sa.JSON(), nullable=False),
+        sa.Column("task_digest", sa.String(length=71), nullable=True),
+        sa.Column("seed", sa.BigInteger(), nullable=True),
+        sa.Column("versions", sa.JSON(), nullable=False),
+        sa.Column("time", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_scores")),
+    )
+    op.create_index(op.f("ix_scores_digest_scores_task"), "scores", ["digest", "task"])
+    op.create_index(op.f("ix_scores_task_scores_metric"), "scores", ["task", "metric"])
 
 
 def downgrade() -> None:
+    op.drop_table("scores")
     op.drop_table("tags")
     op.drop_table("aliases")
     op.drop_table("releases")
@@ -141,3 +177,4 @@ def downgrade() -> None:
     op.drop_table("events")
     op.drop_table("deltas")
     op.drop_table("bases")
+    op.drop_table("meta")

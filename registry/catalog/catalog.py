@@ -1,29 +1,44 @@
-"""All SQL: names → releases, bases, aliases, events. An index, to be rebuilt from the store."""
+"""All SQL: names → releases, bases, aliases, events. An index, to be rebuilt from the store.
+
+Scores alone are not in the store: backups keep them.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from sqlalchemy import Engine, Select, delete, func, select
+from sqlalchemy import Engine, delete, func, select
 from sqlalchemy.orm import Session
 
 from paramdelta.errors import ConflictError, NotFoundError, UsageError
-from registry.catalog import migrate
-from registry.catalog.engine import open_engine, reading, safe_url, writing
-from registry.catalog.rows import base_of, base_row, event_of, manifest_row, release_of
+from registry.catalog import migrate, statements
+from registry.catalog.checks import (
+    asked,
+    check_base,
+    check_page,
+    check_release,
+    check_score,
+    check_tags,
+    given,
+)
+from registry.catalog.engine import open_engine, reading, writing
+from registry.catalog.failures import safe_url
+from registry.catalog.rows import base_of, base_row, event_of, release_of, score_of, score_row
 from registry.catalog.schema import (
     AliasRow,
     BaseRow,
     DeltaRow,
     EventRow,
-    ManifestRow,
+    MetaRow,
     ReleaseRow,
+    ScoreRow,
     TagRow,
 )
-from registry.records import Base, DeltaSummary, Event, Release, SealedRelease
+from registry.records import Base, DeltaSummary, Event, Release, Score, SealedRelease
 from registry.references import LATEST
 
 Seal = Callable[[int], SealedRelease]
@@ -53,6 +68,12 @@ class Catalog:
     def safe_url(self) -> str:
         return safe_url(self._engine)
 
+    @cached_property
+    def id(self) -> str:
+        """A UUID, made with the tables. A copy of the database has the same."""
+        with reading(self._engine) as session:
+            return session.scalars(select(MetaRow.catalog_id)).one()
+
     def revision(self) -> str | None:
         return migrate.current(self._engine)
 
@@ -68,12 +89,14 @@ class Catalog:
     def add_base(self, base: Base, actor: str = "") -> Base:
         """The stored base. The same name with the same content moves to the new location;
         with other content it is a ConflictError."""
+        check_base(base)
+        content = {"content": base.content_digest}
 
         def work(session: Session) -> Base:
-            row = session.scalar(select(BaseRow).where(BaseRow.name == base.name))
+            row = statements.find_base(session, base.name, lock=True)
             if row is None:
                 session.add(base_row(base))
-                _log(session, actor, "add base", base.name, {"content": base.content_digest})
+                statements.log(session, actor, "add base", base.name, content)
                 return base
             if row.content_digest != base.content_digest:
                 raise ConflictError(
@@ -83,7 +106,7 @@ class Catalog:
                 )
             if row.location != base.location:
                 row.location, row.revision = base.location, base.revision
-                _log(session, actor, "move base", base.name, {"content": base.content_digest})
+                statements.log(session, actor, "move base", base.name, content)
             return base_of(row)
 
         return writing(self._engine, work)
@@ -91,33 +114,58 @@ class Catalog:
     def get_base(self, name: str) -> Base:
         """NotFoundError if there is none."""
         with reading(self._engine) as session:
-            return base_of(_base(session, name))
+            return base_of(statements.get_base(session, name))
 
     def find_base_by_content(self, digest: str) -> list[Base]:
-        statement = select(BaseRow).where(BaseRow.content_digest == digest).order_by(BaseRow.id)
+        """The oldest first."""
+        wanted = asked(BaseRow.content_digest, digest)
+        statement = select(BaseRow).where(BaseRow.content_digest == wanted).order_by(BaseRow.id)
+        statement = statement.options(statements.WHOLE_BASE)
         with reading(self._engine) as session:
             return [base_of(row) for row in session.scalars(statement)]
 
     def find_base_by_location(self, location: str) -> Base | None:
-        statement = select(BaseRow).where(BaseRow.location == location).order_by(BaseRow.id)
+        """The oldest one there. None if there is none."""
+        wanted = asked(BaseRow.location, location)
+        statement = select(BaseRow).where(BaseRow.location == wanted).order_by(BaseRow.id)
+        statement = statement.options(statements.WHOLE_BASE)
         with reading(self._engine) as session:
             row = session.scalars(statement.limit(1)).first()
             return base_of(row) if row else None
 
     def list_bases(
-        self, pattern: str | None = None, limit: int | None = None, offset: int = 0
+        self,
+        pattern: str | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+        *,
+        evidence: bool = True,
     ) -> list[Base]:
-        """Sorted by name. pattern: a glob of ``*`` and ``?``."""
-        statement = select(BaseRow).order_by(BaseRow.name).limit(limit).offset(offset)
-        if pattern is not None:
-            statement = statement.where(BaseRow.name.like(_like(pattern), escape="\\"))
+        """Sorted by name. pattern: a glob of ``*`` and ``?``, case counts.
+
+        evidence: with fingerprints and sketches; a page to look at does without.
+        """
+        statement = select(BaseRow)
+        if evidence:
+            statement = statement.options(statements.WHOLE_BASE)
+        statement = statements.page(
+            statement, BaseRow.name, pattern, limit, offset, self._engine.dialect.name
+        )
         with reading(self._engine) as session:
-            return [base_of(row) for row in session.scalars(statement)]
+            return [base_of(row, evidence) for row in session.scalars(statement)]
 
     def remove_base(self, name: str, actor: str = "") -> None:
+        """NotFoundError if there is none."""
+        attempts = itertools.count()
+
         def work(session: Session) -> None:
-            session.delete(_base(session, name))
-            _log(session, actor, "remove base", name, {})
+            again = next(attempts) > 0
+            row = statements.find_base(session, name, lock=True)
+            if row is None and not again:  # again: our first commit removed it, its reply was lost
+                raise statements.no_base(name)
+            if row is not None:
+                session.delete(row)
+                statements.log(session, actor, "remove base", name, {})
 
         writing(self._engine, work)
 
@@ -141,16 +189,24 @@ class Catalog:
         what the store holds there afterwards. Where that is another manifest (a crash came between
         store and catalog), it is adopted as its own release and the next version is tried. So
         versions have no gaps, and a record in the store is never lost.
+        InvalidError, before anything is sealed, where a value is none for the catalog.
         """
+        rest = (author, created_at, description, license, tags, summary)
+        check_release(name, SealedRelease(summary.digest, *rest))
+        allotted: set[int] = set()
 
         def work(session: Session) -> tuple[Release, bool]:
-            delta = _locked_delta(session, name, created_at)
-            if known := _release_of_manifest(session, delta, summary.digest):
-                return release_of(known), False
+            delta = statements.locked_delta(session, name, created_at)
+            if known := statements.release_of_manifest(session, delta, summary.digest):
+                # new all the same if our own commit made it and only its reply was lost
+                ours = known.version in allotted and known.created_at == created_at
+                return release_of(known), ours
             while True:
                 version = delta.last_version + 1
                 found = seal(version)
-                row = _add_release(session, delta, version, found)
+                check_release(name, found)
+                allotted.add(version)
+                row = statements.add_release(session, delta, version, found)
                 if found.digest == summary.digest:
                     return release_of(row), True
 
@@ -159,47 +215,38 @@ class Catalog:
     def get_release(self, name: str, selector: int | str = LATEST) -> Release:
         """By version, alias or ``latest`` (the highest that is not yanked). NotFoundError."""
         with reading(self._engine) as session:
-            delta = _delta(session, name)
-            return release_of(_release(session, delta, selector))
+            delta = statements.get_delta(session, name)
+            return release_of(statements.get_release(session, delta, selector))
 
     def get_release_by_digest(self, digest: str) -> Release:
         """The oldest release of a manifest, yanked or not. NotFoundError."""
-        statement = (
-            select(ReleaseRow)
-            .join(ReleaseRow.manifest)
-            .where(ManifestRow.digest == digest)
-            .order_by(ReleaseRow.id)
-            .limit(1)
-        )
         with reading(self._engine) as session:
-            row = session.scalars(statement).first()
+            row = statements.oldest_of_manifest(session, digest)
             if row is None:
-                raise NotFoundError(
-                    "no release of this digest",
-                    subject=digest,
-                    remedy="see `paramdelta list`",
-                )
+                remedy = "see `paramdelta list`"
+                raise NotFoundError("no release of this digest", subject=digest, remedy=remedy)
             return release_of(row)
 
     def releases(self, name: str) -> list[Release]:
-        """All releases of a delta, the newest first."""
+        """All releases of a delta, the newest first; without evidence."""
         with reading(self._engine) as session:
-            delta = _delta(session, name)
+            delta = statements.get_delta(session, name)
             statement = select(ReleaseRow).where(ReleaseRow.delta_id == delta.id)
             rows = session.scalars(statement.order_by(ReleaseRow.version.desc()))
-            return [release_of(row) for row in rows]
+            return [release_of(row, evidence=False) for row in rows]
 
     def all_releases(self) -> list[Release]:
+        """Every release, yanked ones too, in the order of publishing; without evidence."""
+        statement = select(ReleaseRow).order_by(ReleaseRow.id)
         with reading(self._engine) as session:
-            return [
-                release_of(r) for r in session.scalars(select(ReleaseRow).order_by(ReleaseRow.id))
-            ]
+            return [release_of(row, evidence=False) for row in session.scalars(statement)]
 
     def count_releases(self, name: str) -> int:
         """How many releases the catalog has of a name; 0 where there is none."""
         statement = select(func.count(ReleaseRow.id)).join(ReleaseRow.delta)
         with reading(self._engine) as session:
-            return session.scalar(statement.where(DeltaRow.name == name)) or 0
+            wanted = asked(DeltaRow.name, name)
+            return session.scalar(statement.where(DeltaRow.name == wanted)) or 0
 
     def list_releases(
         self,
@@ -209,68 +256,78 @@ class Catalog:
         architecture_hash: str | None = None,
         limit: int | None = None,
         offset: int = 0,
+        evidence: bool = True,
     ) -> list[Release]:
-        """The latest release of every delta that matches, sorted by name."""
-        statement = (
-            _latest(tags or {}, architecture_hash)
-            .with_only_columns(ReleaseRow)
-            .order_by(DeltaRow.name)
-            .limit(limit)
-            .offset(offset)
+        """The latest release of every delta that matches, sorted by name.
+
+        pattern: a glob of ``*`` and ``?``, case counts. evidence: with fingerprints and sketches,
+        which verdicts need; a page to look at does without.
+        """
+        statement = statements.with_joined(
+            statements.latest(tags or {}, architecture_hash), evidence
         )
-        if pattern is not None:
-            statement = statement.where(DeltaRow.name.like(_like(pattern), escape="\\"))
+        statement = statements.page(
+            statement, DeltaRow.name, pattern, limit, offset, self._engine.dialect.name
+        )
         with reading(self._engine) as session:
-            return [release_of(row) for row in session.scalars(statement)]
+            return [release_of(row, evidence) for row in session.scalars(statement)]
 
     def count_deltas(self, tags: Mapping[str, str] | None = None) -> int:
         """How many deltas have a release that is not yanked."""
-        statement = _latest(tags or {}, None).with_only_columns(func.count(DeltaRow.id))
+        statement = statements.latest(tags or {}, None).with_only_columns(func.count(DeltaRow.id))
         with reading(self._engine) as session:
             return session.scalar(statement) or 0
 
     # -- names ----------------------------------------------------------------------------
 
     def set_alias(self, name: str, alias: str, version: int, actor: str = "") -> Release:
+        given(AliasRow.name, alias)
+
         def work(session: Session) -> Release:
-            delta = _delta(session, name, lock=True)
-            row = _release(session, delta, version)
+            delta = statements.get_delta(session, name, lock=True)
+            row = statements.get_release(session, delta, version)
             found = session.get(AliasRow, (delta.id, alias))
             if found is None:
                 session.add(AliasRow(delta_id=delta.id, name=alias, release_id=row.id))
             else:
                 found.release_id = row.id
-            _log(session, actor, "set alias", name, {"alias": alias, "version": version})
+            statements.log(session, actor, "set alias", name, {"alias": alias, "version": version})
             return release_of(row)
 
         return writing(self._engine, work)
 
     def remove_alias(self, name: str, alias: str, actor: str = "") -> None:
+        """NotFoundError if there is none."""
+        attempts = itertools.count()
+
         def work(session: Session) -> None:
-            delta = _delta(session, name, lock=True)
-            found = session.get(AliasRow, (delta.id, alias))
+            again = next(attempts) > 0
+            delta = statements.get_delta(session, name, lock=True)
+            found = session.get(AliasRow, (delta.id, asked(AliasRow.name, alias)))
             if found is None:
+                if again:
+                    return  # our first commit removed it, its reply was lost
                 raise NotFoundError("no such alias", subject=f"{name}@{alias}")
             session.delete(found)
-            _log(session, actor, "remove alias", name, {"alias": alias})
+            statements.log(session, actor, "remove alias", name, {"alias": alias})
 
         writing(self._engine, work)
 
     def yank(self, name: str, selector: int | str, reason: str, actor: str = "") -> Release:
         """Takes a release out of ``latest`` and of queries; its digest still finds it."""
+        given(ReleaseRow.yanked, reason)
+        chosen: list[int] = []  # an attempt that is run again takes the same, not the next latest
 
         def work(session: Session) -> Release:
-            delta = _delta(session, name, lock=True)
-            row = _release(session, delta, selector)
+            delta = statements.get_delta(session, name, lock=True)
+            row = statements.get_release(session, delta, chosen[0] if chosen else selector)
+            chosen[:] = [row.version]
+            if row.yanked == reason:
+                return release_of(row)
             row.yanked = reason
             session.flush()
-            delta.latest_id = session.scalar(
-                select(ReleaseRow.id)
-                .where(ReleaseRow.delta_id == delta.id, ReleaseRow.yanked.is_(None))
-                .order_by(ReleaseRow.version.desc())
-                .limit(1)
-            )
-            _log(session, actor, "yank", name, {"version": row.version, "reason": reason})
+            delta.latest_id = statements.highest_left(session, delta)
+            statements.log(session, actor, "yank", name, {"version": row.version, "reason": reason})
             return release_of(row)
 
         return writing(self._engine, work)
@@ -279,145 +336,64 @@ class Catalog:
         self, name: str, selector: int | str, tags: Mapping[str, str], actor: str = ""
     ) -> Release:
         """Replaces the tags of a release in the catalog."""
+        check_tags(tags)
+        chosen: list[int] = []
 
         def work(session: Session) -> Release:
-            row = _release(session, _delta(session, name, lock=True), selector)
+            delta = statements.get_delta(session, name, lock=True)
+            row = statements.get_release(session, delta, chosen[0] if chosen else selector)
+            chosen[:] = [row.version]
             session.execute(delete(TagRow).where(TagRow.release_id == row.id))
             session.add_all(TagRow(release_id=row.id, key=k, value=v) for k, v in tags.items())
             session.flush()
-            session.refresh(row)
-            _log(session, actor, "tag", name, {"version": row.version, "tags": dict(tags)})
+            session.refresh(row, ["tags"])
+            detail = {"version": row.version, "tags": dict(tags)}
+            statements.log(session, actor, "tag", name, detail)
             return release_of(row)
 
         return writing(self._engine, work)
 
     def log(self, name: str) -> list[Event]:
         """What happened to a delta or base of this name, the newest first. NotFoundError."""
-        statement = select(EventRow).where(EventRow.subject == name).order_by(EventRow.id.desc())
+        wanted = asked(EventRow.subject, name)
+        statement = select(EventRow).where(EventRow.subject == wanted).order_by(EventRow.id.desc())
         with reading(self._engine) as session:
             events = [event_of(row) for row in session.scalars(statement)]
         if not events:
-            raise NotFoundError(
-                "nothing of this name", subject=name, remedy="see `paramdelta list`"
-            )
+            remedy = "see `paramdelta list`"
+            raise NotFoundError("nothing of this name", subject=name, remedy=remedy)
         return events
 
+    # -- scores ---------------------------------------------------------------------------
 
-# -- pieces of statements -----------------------------------------------------------------
+    def add_score(self, score: Score) -> Score:
+        """Keeps a score beside all earlier ones; the very same one is kept once."""
+        check_score(score)
+        same = (ScoreRow.digest == score.digest, ScoreRow.time == score.time)
 
+        def work(session: Session) -> Score:
+            if score not in map(score_of, session.scalars(select(ScoreRow).where(*same))):
+                session.add(score_row(score))
+            return score
 
-def _latest(tags: Mapping[str, str], architecture_hash: str | None) -> Select[Any]:
-    """Deltas joined to their latest release, narrowed by tags and architecture."""
-    statement = select(DeltaRow).join(ReleaseRow, ReleaseRow.id == DeltaRow.latest_id)
-    for key, value in tags.items():
-        tagged = select(TagRow.release_id).where(TagRow.key == key, TagRow.value == value)
-        statement = statement.where(ReleaseRow.id.in_(tagged))
-    if architecture_hash is not None:
-        same = select(ManifestRow.id).where(ManifestRow.architecture_hash == architecture_hash)
-        statement = statement.where(ReleaseRow.manifest_id.in_(same))
-    return statement
+        return writing(self._engine, work)
 
-
-def _like(pattern: str) -> str:
-    """A glob as a LIKE pattern with ``\\`` as its escape."""
-    quoted = pattern.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return quoted.replace("*", "%").replace("?", "_")
-
-
-def _base(session: Session, name: str) -> BaseRow:
-    row = session.scalar(select(BaseRow).where(BaseRow.name == name))
-    if row is None:
-        raise NotFoundError("no such base", subject=name, remedy="see `paramdelta base list`")
-    return row
-
-
-def _delta(session: Session, name: str, *, lock: bool = False) -> DeltaRow:
-    """lock: nobody else changes its releases until the transaction ends (SQLite locks anyway)."""
-    statement = select(DeltaRow).where(DeltaRow.name == name)
-    row = session.scalar(statement.with_for_update() if lock else statement)
-    if row is None:
-        raise NotFoundError("no such delta", subject=name, remedy="see `paramdelta list`")
-    return row
-
-
-def _release(session: Session, delta: DeltaRow, selector: int | str) -> ReleaseRow:
-    statement = select(ReleaseRow).where(ReleaseRow.delta_id == delta.id)
-    if isinstance(selector, int):
-        statement = statement.where(ReleaseRow.version == selector)
-    elif selector == LATEST:
-        statement = statement.where(ReleaseRow.id == delta.latest_id)
-    else:
-        target = select(AliasRow.release_id).where(
-            AliasRow.delta_id == delta.id, AliasRow.name == selector
-        )
-        statement = statement.where(ReleaseRow.id.in_(target))
-    row = session.scalar(statement)
-    if row is None:
-        raise NotFoundError(
-            "no such release",
-            subject=f"{delta.name}@{selector}",
-            remedy=f"see `paramdelta log {delta.name}`",
-        )
-    return row
-
-
-def _locked_delta(session: Session, name: str, created_at: datetime) -> DeltaRow:
-    """The delta's row, made if need be, locked until the transaction ends."""
-    if session.get_bind().dialect.name == "postgresql":
-        from sqlalchemy.dialects.postgresql import insert
-
-        values = {"name": name, "last_version": 0, "created_at": created_at}
-        session.execute(insert(DeltaRow).values(values).on_conflict_do_nothing())
-    row = session.scalar(select(DeltaRow).where(DeltaRow.name == name).with_for_update())
-    if row is None:
-        row = DeltaRow(name=name, last_version=0, created_at=created_at)
-        session.add(row)
-        session.flush()
-    return row
-
-
-def _release_of_manifest(session: Session, delta: DeltaRow, digest: str) -> ReleaseRow | None:
-    statement = (
-        select(ReleaseRow)
-        .join(ReleaseRow.manifest)
-        .where(ReleaseRow.delta_id == delta.id, ManifestRow.digest == digest)
-        .order_by(ReleaseRow.id)
-        .limit(1)
-    )
-    return session.scalars(statement).first()
-
-
-def _add_release(
-    session: Session, delta: DeltaRow, version: int, found: SealedRelease
-) -> ReleaseRow:
-    manifest = session.scalar(select(ManifestRow).where(ManifestRow.digest == found.digest))
-    if manifest is None:
-        manifest = manifest_row(found.summary)
-        session.add(manifest)
-    row = ReleaseRow(
-        delta=delta,
-        manifest=manifest,
-        version=version,
-        author=found.author,
-        created_at=found.created_at,
-        description=found.description,
-        license=found.license,
-        tags=[TagRow(key=key, value=value) for key, value in sorted(found.tags.items())],
-    )
-    session.add(row)
-    session.flush()
-    delta.last_version = version
-    delta.latest_id = row.id
-    _log(session, found.author, "publish", delta.name, {"version": version, "digest": found.digest})
-    session.flush()
-    return row
-
-
-def _log(
-    session: Session, actor: str, action: str, subject: str, detail: Mapping[str, Any]
-) -> None:
-    session.add(
-        EventRow(
-            time=datetime.now(UTC), actor=actor, action=action, subject=subject, detail=dict(detail)
-        )
-    )
+    def list_scores(
+        self,
+        digest: str | None = None,
+        *,
+        task: str | None = None,
+        metric: str | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> list[Score]:
+        """The newest first, narrowed by what is given."""
+        check_page(limit, offset)
+        statement = select(ScoreRow).order_by(ScoreRow.id.desc()).limit(limit)
+        wanted = ((ScoreRow.digest, digest), (ScoreRow.task, task), (ScoreRow.metric, metric))
+        for column, value in wanted:
+            if value is not None:
+                statement = statement.where(column == asked(column, value))
+        with reading(self._engine) as session:
+            rows = session.scalars(statement.offset(offset or None))
+            return [score_of(row) for row in rows]

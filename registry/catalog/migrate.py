@@ -1,59 +1,85 @@
-"""The schema's versions: upgraded in one transaction, one migrator at a time, a backup first."""
+"""The schema's versions: upgraded in one transaction, one migrator at a time, a backup first.
+
+A catalog that is up to date is only read, and Alembic is not even imported.
+"""
 
 from __future__ import annotations
 
-import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, inspect, text
 
 from paramdelta.errors import ConflictError, UsageError
-from registry.catalog.engine import once, safe_url
+from registry.catalog.engine import BARE, READS
+from registry.catalog.failures import once, retrying, safe_url
 
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+HEAD = "0001"  # the newest file in migrations/versions; a test compares
 _LOCK = 0x70617264656C74  # of PostgreSQL's advisory locks: ours
 
 
-def current(engine: Engine) -> str | None:
-    """The database's revision, None where it is empty."""
-    with once(engine), engine.execution_options(reads=True).connect() as connection:
-        return MigrationContext.configure(connection).get_current_revision()
-
-
 def head() -> str:
-    found = ScriptDirectory.from_config(_config()).get_current_head()
-    assert found is not None
+    """The revision that this version of the code works on."""
+    return HEAD
+
+
+def current(engine: Engine) -> str | None:
+    """The database's revision, None where it is empty. Takes no lock."""
+
+    def look() -> str | None:
+        with engine.execution_options(**READS).connect() as connection:
+            return _revision(connection)
+
+    return retrying(engine, look)
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
     return found
 
 
-def upgrade(engine: Engine) -> None:
-    """Brings the schema to ``head``. ConflictError if a newer paramdelta made it."""
-    found = current(engine)
-    if found == head():
-        return
-    if found is not None:
-        _check_known(engine, found)
-        backup(engine)
-    config = _config()
-    with once(engine), engine.begin() as connection:
+def upgrade(engine: Engine, head: str = HEAD, scripts: Path | None = None) -> None:
+    """Brings the schema to *head*. ConflictError if a newer paramdelta made it.
+
+    scripts: the folder of migrations, the package's own if None.
+    """
+    if current(engine) != head:
+        retrying(engine, lambda: _upgrade(engine, head, scripts))
+
+
+def _upgrade(engine: Engine, head: str, scripts: Path | None) -> None:
+    from alembic import command
+
+    config = _config(scripts)
+    with engine.begin() as connection:  # on SQLite: others read on, but nobody else writes
         if engine.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        found = _revision(connection)
+        if found == head:
+            return  # another one was here while we waited
+        if found is not None:
+            _check_known(config, found, safe_url(engine))
+            backup(engine)
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        command.upgrade(config, head)
 
 
-def _check_known(engine: Engine, revision: str) -> None:
+def _check_known(config: Config, revision: str, where: str) -> None:
+    from alembic.script import ScriptDirectory
+    from alembic.util import CommandError
+
     try:
-        ScriptDirectory.from_config(_config()).get_revision(revision)
+        ScriptDirectory.from_config(config).get_revision(revision)
     except CommandError:
         raise ConflictError(
             f"the catalog has schema {revision}, which this version does not know",
-            where=safe_url(engine),
+            where=where,
             remedy="upgrade paramdelta",
         ) from None
 
@@ -67,16 +93,26 @@ def backup(engine: Engine) -> Path | None:
     target = Path(f"{database}.{stamp}.bak")
     if target.exists():
         raise UsageError("the backup exists", where=target)
-    with once(engine), sqlite3.connect(database) as connection:
-        connection.execute("VACUUM INTO ?", (str(target),))
+    done = False
+    try:
+        with once(engine), engine.execution_options(**BARE).connect() as connection:
+            connection.exec_driver_sql("VACUUM INTO ?", (str(target),))
+        done = True
+    finally:
+        if not done:  # half a copy is none
+            target.unlink(missing_ok=True)
     return target
 
 
-def _config() -> Config:
+def _config(scripts: Path | None) -> Config:
+    from alembic.config import Config
+
     import migrations
 
     config = Config()
-    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    folder = scripts or Path(migrations.__file__).parent
+    # Config interpolates: a '%' of the path is doubled
+    config.set_main_option("script_location", str(folder).replace("%", "%%"))
     return config
 
 

@@ -2,6 +2,9 @@
 
 releases are immutable but for ``yanked``. deltas.last_version is the counter that allots versions;
 deltas.latest_id points to the highest release that is not yanked, so that listing needs no search.
+Widths are bytes of UTF-8 (``checks`` holds values to them); what an index holds stays below the
+2,704 bytes that PostgreSQL allows. What is large and seldom wanted, ``EVIDENCE``, is only loaded
+when a statement asks for it.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 from sqlalchemy.engine import Dialect
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column, relationship
 
 NAMING = {
     "ix": "ix_%(column_0_N_label)s",
@@ -33,8 +36,14 @@ NAMING = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s",
     "pk": "pk_%(table_name)s",
 }
-NAME = String(200)
+# names sort by code point on every server, as SQLite sorts them
+NAME = String(200).with_variant(String(200, collation="C"), "postgresql")
+ALIAS = String(64).with_variant(String(64, collation="C"), "postgresql")
+TAG_KEY = String(100).with_variant(String(100, collation="C"), "postgresql")
+TAG_VALUE = String(1000)
+LOCATION = String(2000)
 DIGEST = String(71)  # sha256: and 64 hex digits
+EVIDENCE = "evidence"  # the group of fingerprints and sketches
 # SQLite numbers rows itself only in a column declared INTEGER
 ROW_ID = BigInteger().with_variant(Integer(), "sqlite")
 
@@ -58,12 +67,26 @@ class Table(DeclarativeBase):
     metadata = MetaData(naming_convention=NAMING)
 
 
+def _evidence(kind: Any) -> MappedColumn[Any]:
+    """Touched without having been asked for, it is an error: not a query a row."""
+    return mapped_column(kind, deferred=True, deferred_group=EVIDENCE, deferred_raiseload=True)
+
+
+class MetaRow(Table):
+    """One row, made with the tables."""
+
+    __tablename__ = "meta"
+
+    catalog_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(UtcTime)
+
+
 class BaseRow(Table):
     __tablename__ = "bases"
 
     id: Mapped[int] = mapped_column(ROW_ID, primary_key=True)
     name: Mapped[str] = mapped_column(NAME, unique=True)
-    location: Mapped[str] = mapped_column(Text, index=True)
+    location: Mapped[str] = mapped_column(LOCATION, index=True)
     revision: Mapped[str | None] = mapped_column(String(200))
     architecture_hash: Mapped[str] = mapped_column(DIGEST, index=True)
     tokenizer_hash: Mapped[str | None] = mapped_column(DIGEST)
@@ -72,9 +95,9 @@ class BaseRow(Table):
     nbytes: Mapped[int] = mapped_column(BigInteger)
     dtype: Mapped[str] = mapped_column(String(16))
     license: Mapped[str | None] = mapped_column(Text)
-    fingerprint: Mapped[dict[str, Any]] = mapped_column(JSON)
-    sketch: Mapped[bytes | None] = mapped_column(LargeBinary)
     created_at: Mapped[datetime] = mapped_column(UtcTime)
+    fingerprint: Mapped[dict[str, Any]] = _evidence(JSON)
+    sketch: Mapped[bytes | None] = _evidence(LargeBinary)
 
 
 class ManifestRow(Table):
@@ -93,10 +116,10 @@ class ManifestRow(Table):
     bits_per_weight: Mapped[float] = mapped_column(Double)
     exact: Mapped[bool]
     codecs: Mapped[dict[str, int]] = mapped_column(JSON)
-    base_fingerprint: Mapped[dict[str, Any]] = mapped_column(JSON)
-    post_fingerprint: Mapped[dict[str, Any]] = mapped_column(JSON)
-    sketch: Mapped[bytes | None] = mapped_column(LargeBinary)
-    base_sketch: Mapped[bytes | None] = mapped_column(LargeBinary)
+    base_fingerprint: Mapped[dict[str, Any]] = _evidence(JSON)
+    post_fingerprint: Mapped[dict[str, Any]] = _evidence(JSON)
+    sketch: Mapped[bytes | None] = _evidence(LargeBinary)
+    base_sketch: Mapped[bytes | None] = _evidence(LargeBinary)
 
     __table_args__ = (Index(None, "architecture_hash", "tokenizer_hash"),)
 
@@ -136,8 +159,8 @@ class TagRow(Table):
     __tablename__ = "tags"
 
     release_id: Mapped[int] = mapped_column(ForeignKey("releases.id"), primary_key=True)
-    key: Mapped[str] = mapped_column(String(100), primary_key=True)
-    value: Mapped[str] = mapped_column(Text)
+    key: Mapped[str] = mapped_column(TAG_KEY, primary_key=True)
+    value: Mapped[str] = mapped_column(TAG_VALUE)
 
     __table_args__ = (Index(None, "key", "value"),)
 
@@ -146,7 +169,7 @@ class AliasRow(Table):
     __tablename__ = "aliases"
 
     delta_id: Mapped[int] = mapped_column(ForeignKey("deltas.id"), primary_key=True)
-    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(ALIAS, primary_key=True)
     release_id: Mapped[int] = mapped_column(ForeignKey("releases.id"))
 
 
@@ -161,3 +184,24 @@ class EventRow(Table):
     detail: Mapped[dict[str, Any]] = mapped_column(JSON)
 
     __table_args__ = (Index(None, "subject", "id"),)
+
+
+class ScoreRow(Table):
+    """Append-only. digest is of a manifest or of a model's content: no reference to either, for a
+    score outlives what it was measured on."""
+
+    __tablename__ = "scores"
+
+    id: Mapped[int] = mapped_column(ROW_ID, primary_key=True)
+    digest: Mapped[str] = mapped_column(DIGEST)
+    task: Mapped[str] = mapped_column(NAME)
+    metric: Mapped[str] = mapped_column(NAME)
+    value: Mapped[float] = mapped_column(Double)
+    stderr: Mapped[float | None] = mapped_column(Double)
+    alpha: Mapped[dict[str, float]] = mapped_column(JSON)
+    task_digest: Mapped[str | None] = mapped_column(DIGEST)
+    seed: Mapped[int | None] = mapped_column(BigInteger)
+    versions: Mapped[dict[str, str]] = mapped_column(JSON)
+    time: Mapped[datetime] = mapped_column(UtcTime)
+
+    __table_args__ = (Index(None, "digest", "task"), Index(None, "task", "metric"))

@@ -4,29 +4,40 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from support import postgres
 
+import migrations
 from paramdelta.errors import (
     ConflictError,
+    InvalidError,
     NotFoundError,
     StorageError,
     UnreachableError,
     UsageError,
 )
-from registry.catalog import Catalog, SealedRelease, migrate
-from registry.catalog.engine import open_engine
+from registry.catalog import Catalog, SealedRelease, failures, migrate
+from registry.catalog import engine as engine_module
+from registry.catalog.engine import open_engine, reading
 from registry.catalog.schema import Table
-from registry.records import Base, DeltaSummary
+from registry.records import Base, DeltaSummary, Score
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 _numbers = itertools.count()
@@ -43,12 +54,11 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'catalog.db'}"
     server = request.getfixturevalue("postgres_server")
-    name = f"test{next(_numbers)}"
-    engine = sa.create_engine(server.replace("postgresql:", "postgresql+psycopg:"))
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(sa.text(f"CREATE DATABASE {name}"))
-    engine.dispose()
-    return server.rpartition("/")[0] + f"/{name}"
+    return postgres.create_database(server, f"test{next(_numbers)}")
+
+
+on_postgres = pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+on_sqlite = pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 
 
 @pytest.fixture
@@ -101,6 +111,22 @@ def base(name: str = "llama", content: int = 100, location: str = "/models/llama
     )
 
 
+def score(value: float = 0.5, **changes: Any) -> Score:
+    found = Score(
+        digest=digest(1),
+        task="gsm8k",
+        metric="exact_match",
+        value=value,
+        stderr=0.01,
+        alpha={"chat@1": 0.8},
+        task_digest=None,
+        seed=1234,
+        versions={"lm_eval": "0.4.8"},
+        time=NOW,
+    )
+    return dataclasses.replace(found, **changes)
+
+
 class Records:
     """Stands for the store's release records."""
 
@@ -134,6 +160,51 @@ def test_a_base_is_kept_as_it_was_given(catalog: Catalog) -> None:
     assert catalog.find_base_by_location("/elsewhere") is None
 
 
+def at_once(number: int, work: Callable[[int], object]) -> None:
+    """Runs *work* in threads that begin together; their errors are raised here."""
+    errors: list[BaseException] = []
+    start = threading.Barrier(number)
+
+    def run(i: int) -> None:
+        try:
+            start.wait()
+            work(i)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+def test_eight_who_add_one_base_at_once_get_the_same(catalog: Catalog) -> None:
+    found: list[Base] = []
+    at_once(8, lambda i: found.append(catalog.add_base(base())))
+    assert found == [base()] * 8
+    assert [event.action for event in catalog.log("llama")] == ["add base"]
+
+
+def test_two_who_remove_one_base_at_once_do_it_once(catalog: Catalog) -> None:
+    outcomes: list[str] = []
+
+    def work(i: int) -> None:
+        try:
+            catalog.remove_base("llama")
+            outcomes.append("removed")
+        except NotFoundError:
+            outcomes.append("not found")
+
+    for _ in range(5):
+        catalog.add_base(base())
+        outcomes.clear()
+        at_once(2, work)
+        assert sorted(outcomes) == ["not found", "removed"]
+
+
 def test_adding_a_base_again_moves_it(catalog: Catalog) -> None:
     catalog.add_base(base())
     moved = dataclasses.replace(base(), location="/new")
@@ -159,6 +230,123 @@ def test_bases_are_listed_by_glob_and_removed(catalog: Catalog) -> None:
     for act in (catalog.get_base, catalog.remove_base):
         with pytest.raises(NotFoundError):
             act("qwen")
+
+
+UNSORTED = ["b", "a/c", "ab", "B", "a-b", "é", "a_b", "\U0001f600"]
+
+
+def test_names_sort_by_code_point_and_case_counts(catalog: Catalog) -> None:
+    for i, name in enumerate(UNSORTED):
+        catalog.add_base(base(name))
+        publish(catalog, name, summary(i))
+        catalog.set_tags(name, 1, dict.fromkeys(UNSORTED, ""))
+    assert [found.name for found in catalog.list_bases()] == sorted(UNSORTED)
+    found = catalog.list_releases()
+    assert [release.name for release in found] == sorted(UNSORTED)
+    assert list(found[0].tags) == sorted(UNSORTED)
+    assert [release.name for release in catalog.list_releases("b*")] == ["b"]
+    assert [release.name for release in catalog.list_releases("?")] == ["B", "b", "é", "\U0001f600"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("a*", ["a", "a*c", "a[b]", "a\\c", "a\U0010ffff", "a\U0010ffffz"]),
+        ("a", ["a"]),
+        ("*", None),
+        ("**", None),
+        ("", []),
+        ("*c", ["a*c", "a\\c"]),
+        ("a[b]*", ["a[b]"]),
+        ("a?b*", ["a[b]"]),
+        ("*[b]", ["a[b]"]),
+        ("a\\*", ["a\\c"]),
+        ("?\\c", ["a\\c"]),
+        ("A*", ["A"]),
+        ("\ud7ff*", ["\ud7ffx"]),
+        ("\U0010ffff*", ["\U0010ffff"]),
+        ("a\U0010ffff*", ["a\U0010ffff", "a\U0010ffffz"]),
+    ],
+)
+def test_globs_find_what_they_say(catalog: Catalog, pattern: str, names: list[str] | None) -> None:
+    stored = ["A", "a", "a*c", "a[b]", "a\\c", "a\U0010ffff", "a\U0010ffffz", "b", "\ud7ffx",
+              "\ue000", "\U0010ffff"]  # fmt: skip
+    for name in stored:
+        catalog.add_base(base(name))
+    found = [each.name for each in catalog.list_bases(pattern)]
+    assert found == (stored if names is None else names)
+
+
+@contextmanager
+def statements_of(catalog: Catalog) -> Iterator[list[tuple[str, Any]]]:
+    """What is sent to the database meanwhile: texts and parameters."""
+    found: list[tuple[str, Any]] = []
+
+    def keep(connection, cursor, text, parameters, context, many) -> None:  # type: ignore
+        if text.startswith("SELECT"):
+            found.append((text, parameters))
+
+    sa.event.listen(catalog._engine, "before_cursor_execute", keep)
+    yield found
+    sa.event.remove(catalog._engine, "before_cursor_execute", keep)
+
+
+PAGES: dict[str, Callable[[Catalog], list[Any]]] = {
+    "bases by glob": lambda c: c.list_bases("na*", limit=2, evidence=False),
+    "releases by glob": lambda c: c.list_releases("na*e?", limit=2, evidence=False),
+    "releases": lambda c: c.list_releases(limit=2, evidence=False),
+    "versions": lambda c: c.releases("name0"),
+    "all": lambda c: c.all_releases(),
+}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_loads_no_evidence_and_few_statements(catalog: Catalog, name: str) -> None:
+    for i in range(5):
+        publish(catalog, f"name{i}", summary(i))
+        catalog.add_base(base(f"name{i}"))
+    with statements_of(catalog) as sent:
+        found = PAGES[name](catalog)
+    assert found
+    for each in found:
+        held = each if isinstance(each, Base) else each.summary
+        assert held.sketch is None
+    assert not any("sketch" in text or "fingerprint" in text for text, _ in sent)
+    assert len(sent) <= 3
+
+
+@pytest.mark.parametrize("name", ["bases by glob", "releases by glob"])
+def test_a_page_by_glob_is_a_range_of_the_index_of_names(catalog: Catalog, name: str) -> None:
+    with statements_of(catalog) as sent:
+        PAGES[name](catalog)
+    plan = explained(catalog, *sent[0]).upper()
+    assert "NAME>? AND NAME<?" in plan or ("INDEX COND" in plan and "NAME)::TEXT >=" in plan), plan
+
+
+def test_verdicts_get_their_evidence(catalog: Catalog) -> None:
+    publish(catalog, "chat", summary(1))
+    catalog.add_base(base())
+    for found in (
+        catalog.list_releases(architecture_hash=digest(1))[0],
+        catalog.list_releases()[0],
+        catalog.get_release("chat"),
+        catalog.get_release_by_digest(digest(1)),
+        catalog.yank("chat", 1, "why"),
+    ):
+        assert found.summary == summary(1)
+    assert catalog.list_bases() == catalog.find_base_by_content(digest(100)) == [base()]
+
+
+def test_scores_are_kept_beside_each_other(catalog: Catalog) -> None:
+    first, second = score(0.5), score(0.25, stderr=None, seed=None, task_digest=digest(9))
+    third = score(digest=digest(2), metric="f1")
+    for each in (first, second, third, first):
+        assert catalog.add_score(each) == each
+    assert catalog.list_scores() == [third, second, first]
+    assert catalog.list_scores(digest(1)) == [second, first]
+    assert catalog.list_scores(metric="f1", task="gsm8k") == [third]
+    assert catalog.list_scores(task="other") == []
+    assert catalog.list_scores(limit=1, offset=1) == [second]
 
 
 def test_publishing_allots_versions_and_keeps_everything(catalog: Catalog) -> None:
@@ -342,6 +530,116 @@ def test_two_first_users_at_once_make_one_schema(url: str) -> None:
     assert Catalog.open(url).revision() == migrate.head()
 
 
+LATER = """
+import sqlalchemy as sa
+from alembic import op
+
+revision, down_revision, branch_labels, depends_on = "0002", "0001", None, None
+
+
+def upgrade() -> None:
+    op.add_column("deltas", sa.Column("later", sa.Integer(), nullable=True))
+    {more}
+"""
+
+
+def later_migrations(folder: Path, more: str = "pass") -> Path:
+    """A copy of the migrations with one more."""
+    target = folder / "100%later"
+    shutil.copytree(Path(migrations.__file__).parent, target)
+    (target / "versions" / "0002_later.py").write_text(LATER.format(more=more))
+    return target
+
+
+def columns(url: str) -> set[str]:
+    engine = open_engine(url)
+    found = {column["name"] for column in sa.inspect(engine).get_columns("deltas")}
+    engine.dispose()
+    return found
+
+
+def test_an_older_catalog_is_copied_once_and_upgraded(url: str, tmp_path: Path) -> None:
+    scripts = later_migrations(tmp_path)
+    old = Catalog.open(url)
+    old.add_base(base())
+
+    def work(i: int) -> None:
+        engine = open_engine(url)
+        migrate.upgrade(engine, "0002", scripts)
+        engine.dispose()
+
+    at_once(4, work)
+    assert "later" in columns(url)
+    assert old.get_base("llama") == base() and old.revision() == "0002"
+    old.close()
+    copies = list(tmp_path.glob("catalog.db.*.bak"))
+    assert len(copies) == (1 if url.startswith("sqlite") else 0)
+    for copy in copies:
+        assert "later" not in columns(f"sqlite:///{copy}")
+        kept = Catalog.open(f"sqlite:///{copy}")
+        assert kept.get_base("llama") == base()
+        kept.close()
+
+
+def test_an_upgrade_that_fails_leaves_the_catalog_as_it_was(url: str, tmp_path: Path) -> None:
+    Catalog.open(url).close()
+    scripts = later_migrations(tmp_path, more='op.execute("SELECT * FROM nothing")')
+    engine = open_engine(url)
+    with pytest.raises(UnreachableError, match="nothing"):
+        migrate.upgrade(engine, "0002", scripts)
+    engine.dispose()
+    assert "later" not in columns(url)
+    catalog = Catalog.open(url)
+    assert catalog.revision() == "0001"
+    catalog.close()
+
+
+def test_who_finds_a_new_file_locked_waits(tmp_path: Path) -> None:
+    """SQLite refuses at once to change the journal of a file that another one writes."""
+    other = sqlite3.connect(tmp_path / "c.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    other.execute("CREATE TABLE theirs (a)")
+    thread = threading.Timer(0.3, lambda: other.execute("COMMIT"))
+    thread.start()
+    catalog = Catalog.open(f"sqlite:///{tmp_path / 'c.db'}")
+    assert catalog.revision() == migrate.head()
+    thread.join()
+    catalog.close()
+    other.close()
+
+
+def test_the_newest_migration_is_the_one_that_the_code_expects() -> None:
+    config = migrate._config(None)
+    assert ScriptDirectory.from_config(config).get_current_head() == migrate.head()
+
+
+def test_a_copy_of_a_damaged_catalog_is_not_left_behind(tmp_path: Path) -> None:
+    path = tmp_path / "c.db"
+    catalog = Catalog.open(f"sqlite:///{path}")
+    for i in range(20):
+        catalog.add_base(base(f"b{i}"))
+    catalog.close()
+    data = bytearray(path.read_bytes())
+    data[8192 : len(data) // 2] = b"\xff" * (len(data) // 2 - 8192)
+    path.write_bytes(data)
+    with pytest.raises(StorageError, match="damaged"):
+        Catalog.open(f"sqlite:///{path}").backup()
+    assert list(tmp_path.glob("*.bak")) == []
+
+
+@on_postgres
+def test_postgresql_is_not_copied(catalog: Catalog) -> None:
+    with pytest.raises(UsageError, match="pg_dump"):
+        catalog.backup()
+
+
+def test_a_catalog_has_an_identity_of_its_own(catalog: Catalog, url: str, tmp_path: Path) -> None:
+    again, other = Catalog.open(url), Catalog.open(f"sqlite:///{tmp_path / 'other.db'}")
+    assert uuid.UUID(catalog.id) == uuid.UUID(again.id) != uuid.UUID(other.id)
+    again.close()
+    other.close()
+
+
 def test_an_sqlite_catalog_is_copied_whole(tmp_path: Path) -> None:
     catalog = Catalog.open(f"sqlite:///{tmp_path / 'c.db'}")
     catalog.add_base(base())
@@ -358,22 +656,30 @@ HOT = {
     "by base content": "SELECT id FROM bases WHERE content_digest = 'x'",
     "releases of manifest": "SELECT id FROM releases WHERE manifest_id = 7",
     "latest of": "SELECT id FROM deltas WHERE latest_id = 7",
+    "scores": "SELECT id FROM scores WHERE digest = 'x'",
+    "scores of a task": "SELECT id FROM scores WHERE task = 'x' AND metric = 'y'",
     "log": "SELECT id FROM events WHERE subject = 'x' ORDER BY id DESC",
     "tags": "SELECT release_id FROM tags WHERE key = 'k' AND value = 'v'",
     "list": "SELECT id FROM deltas ORDER BY name LIMIT 20",
 }
 
 
-@pytest.mark.parametrize("name", HOT)
-def test_hot_queries_use_an_index(catalog: Catalog, name: str) -> None:
+def explained(catalog: Catalog, statement: str, parameters: Any) -> str:
+    """The database's plan for a statement, as on a table too large to be read whole."""
     engine = catalog._engine
     with engine.begin() as connection:
         if engine.dialect.name == "postgresql":
-            connection.execute(sa.text("SET LOCAL enable_seqscan = off"))
-            rows = connection.execute(sa.text(f"EXPLAIN {HOT[name]}"))
+            for setting in ("enable_seqscan", "enable_bitmapscan"):
+                connection.exec_driver_sql(f"SET LOCAL {setting} = off")
+            rows = connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)
         else:
-            rows = connection.execute(sa.text(f"EXPLAIN QUERY PLAN {HOT[name]}"))
-        plan = " ".join(str(row) for row in rows).upper()
+            rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+        return " ".join(str(row) for row in rows)
+
+
+@pytest.mark.parametrize("name", HOT)
+def test_hot_queries_use_an_index(catalog: Catalog, name: str) -> None:
+    plan = explained(catalog, HOT[name], None).upper()
     assert "INDEX" in plan and "SEQ SCAN" not in plan, plan
 
 
@@ -433,6 +739,43 @@ def test_one_manifest_under_many_names_at_once_conflicts_with_nobody(url: str) -
     catalog.close()
 
 
+@pytest.mark.parametrize("act", ["yank", "set_alias", "set_tags"])
+def test_who_changes_a_delta_waits_for_its_publisher(url: str, act: str) -> None:
+    """Else a yank would take for the latest what was so before the publisher's commit."""
+    catalog, other = Catalog.open(url), Catalog.open(url)
+    for i in (1, 2):
+        publish(catalog, "chat", summary(i))
+    work = {
+        "yank": lambda: other.yank("chat", 2, "broken"),
+        "set_alias": lambda: other.set_alias("chat", "stable", 2),
+        "set_tags": lambda: other.set_tags("chat", "latest", {"a": "b"}),
+    }[act]
+    done: list[object] = []
+    thread = threading.Thread(target=lambda: done.append(work()))
+
+    def seal(version: int) -> SealedRelease:
+        thread.start()
+        thread.join(0.5)
+        assert not done
+        return SealedRelease(digest(3), "ann", NOW, "", None, {}, summary(3))
+
+    catalog.publish("chat", summary(3), author="ann", created_at=NOW, description="",
+                    license=None, tags={}, seal=seal)  # fmt: skip
+    thread.join()
+    assert len(done) == 1
+    assert catalog.get_release("chat").version == 3
+    catalog.close()
+    other.close()
+
+
+def test_tags_set_by_two_at_once_are_those_of_one(catalog: Catalog) -> None:
+    publish(catalog, "chat", summary(1))
+    for _ in range(5):
+        catalog.set_tags("chat", 1, {})
+        at_once(2, lambda i: catalog.set_tags("chat", 1, {f"key{i}": "x"}))
+        assert len(catalog.get_release("chat").tags) == 1
+
+
 def test_a_yank_beside_publishers_never_hides_a_newer_release(url: str) -> None:
     catalog = Catalog.open(url)
     publish(catalog, "chat", summary(1))
@@ -454,43 +797,274 @@ def test_a_yank_beside_publishers_never_hides_a_newer_release(url: str) -> None:
     catalog.close()
 
 
-def test_a_lost_connection_is_tried_again(postgres_server: str) -> None:
-    catalog = Catalog.open(postgres_server)
-    killed = []
+def disconnect(url: str) -> None:
+    """Ends every other connection to the database, as a restart of the server does."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE pid <> pg_backend_pid() AND datname = current_database()"
+        )
+
+
+@on_postgres
+def test_a_publisher_whose_connection_is_lost_begins_again(catalog: Catalog, url: str) -> None:
+    seen = []
 
     def seal(version: int) -> SealedRelease:
-        if not killed:
-            killed.append(version)
-            engine = open_engine(postgres_server)
-            with engine.begin() as connection:
-                connection.execute(
-                    sa.text(
-                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                        "WHERE pid <> pg_backend_pid() AND state = 'idle in transaction'"
-                    )
-                )
-            engine.dispose()
+        seen.append(version)
+        if len(seen) < 3:
+            disconnect(url)
         return SealedRelease(digest(1), "ann", NOW, "", None, {}, summary(1))
 
     found, created = catalog.publish(
         "lost", summary(1), author="ann", created_at=NOW, description="", license=None, tags={},
         seal=seal,
     )  # fmt: skip
-    assert killed and created and found.version == 1
+    assert seen == [1, 1, 1] and created and found.version == 1
+    assert len(catalog.log("lost")) == 1
+
+
+@contextmanager
+def replies_to_commits_are_lost(catalog: Catalog, url: str) -> Iterator[None]:
+    """The next transaction is committed, and its connection ends before the database says so."""
+
+    @sa.event.listens_for(catalog._engine, "commit", once=True)
+    def lose(connection: sa.Connection) -> None:
+        driver = connection.connection.dbapi_connection
+        assert driver is not None
+        driver.commit()
+        disconnect(url)
+        connection.exec_driver_sql("SELECT 1")  # where the reply would have come
+
+    yield
+
+
+@on_postgres
+def test_a_commit_whose_reply_is_lost_is_done_once(catalog: Catalog, url: str) -> None:
+    with replies_to_commits_are_lost(catalog, url):
+        found, created = publish(catalog, "chat", summary(1))
+    assert (found.version, created) == (1, True)
+    publish(catalog, "chat", summary(2))
+    with replies_to_commits_are_lost(catalog, url):
+        assert catalog.yank("chat", "latest", "broken").version == 2
+    assert catalog.get_release("chat").version == 1
+    catalog.set_alias("chat", "stable", 1)
+    with replies_to_commits_are_lost(catalog, url):
+        catalog.remove_alias("chat", "stable")
+    with replies_to_commits_are_lost(catalog, url):
+        catalog.add_base(base())
+    with replies_to_commits_are_lost(catalog, url):
+        catalog.remove_base("llama")
+    with replies_to_commits_are_lost(catalog, url):
+        catalog.add_score(score())
+    assert catalog.list_scores() == [score()]
+    done = [event.action for event in catalog.log("chat") + catalog.log("llama")]
+    assert done == ["remove alias", "set alias", "yank", "publish", "publish",
+                    "remove base", "add base"]  # fmt: skip
+
+
+@on_postgres
+def test_a_reader_whose_connection_is_lost_is_told_to_try_again(catalog: Catalog, url: str) -> None:
+    with pytest.raises(UnreachableError, match="try again"), reading(catalog._engine) as session:
+        session.execute(sa.text("SELECT 1"))
+        disconnect(url)
+        session.execute(sa.text("SELECT 1"))
+    assert catalog.list_bases() == []  # the next one gets a fresh connection
+
+
+@on_sqlite
+def test_a_catalog_that_stays_locked_is_unreachable(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Catalog.open(url).close()
+    monkeypatch.setattr(engine_module, "BUSY_SECONDS", 0.01)
+    monkeypatch.setattr(failures, "ATTEMPTS", 2)
+    other = sqlite3.connect(tmp_path / "catalog.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    catalog = Catalog.open(url)
+    with pytest.raises(UnreachableError, match="try again"):
+        catalog.add_base(base())
+    other.execute("PRAGMA user_version = 0")
+    other.execute("ROLLBACK")
+    catalog.add_base(base())
     catalog.close()
+    other.close()
 
 
-@pytest.mark.parametrize("text", ["postgresql://u:s3cret@h:port/x", "postgresql://u:s3cret@[::1/x"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgresql://u:s3cret@h:port/x",
+        "postgresql://u:s3cret@[::1/x",
+        "postgresql+asyncpg://u:s3cret@h/x",
+        "sqlite:///x?timeout=s3cret",
+        "sqlite://s3cret/x",
+        "sqlite:///s3cret\0/x",
+        "sqlite:///s3cret\0",
+        "sqlite:///s3cret\ud800",
+    ],
+)
 def test_malformed_addresses_are_usage_errors_without_their_secrets(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         Catalog.open(text)
     assert "s3cret" not in caught.value.message
+    assert caught.value.__context__ is None or caught.value.__suppress_context__
 
 
-def test_values_that_no_column_holds_are_usage_errors(catalog: Catalog) -> None:
+def test_a_password_among_the_options_stays_secret_too() -> None:
+    with pytest.raises(UnreachableError) as caught:
+        Catalog.open("postgresql://u@127.0.0.1:1/db?password=s3cret")
+    assert "s3cret" not in caught.value.message
+
+
+BAD_QUESTIONS: dict[str, tuple[str, Callable[[Catalog], object]]] = {
+    "a version of 67 bits": ("version", lambda c: c.get_release("chat", 10**20)),
+    "a version of 32 bits": ("version", lambda c: c.get_release("chat", 2**31)),
+    "a negative version": ("version", lambda c: c.get_release("chat", -1)),
+    "an alias to a huge version": ("version", lambda c: c.set_alias("chat", "a", 10**20)),
+    "a delta's name with NUL": ("name", lambda c: c.get_release("a\0b")),
+    "a base's name with NUL": ("name", lambda c: c.get_base("a\0b")),
+    "a name of half a character": ("name", lambda c: c.releases("\ud800")),
+    "a location with NUL": ("location", lambda c: c.find_base_by_location("/\0")),
+    "a name that is a number": ("name", lambda c: c.count_releases(7)),  # type: ignore
+    "a version that is a fraction": ("version", lambda c: c.get_release("chat", 1.5)),  # type: ignore
+    "a long reason": ("yanked", lambda c: c.yank("chat", 1, "x" * (2**20 + 1))),
+    "a long alias": ("name", lambda c: c.set_alias("chat", "a" * 65, 1)),
+    "an alias with NUL": ("name", lambda c: c.get_release("chat", "a\0")),
+    "a reason with NUL": ("yanked", lambda c: c.yank("chat", 1, "\0")),
+    "an actor with NUL": ("actor", lambda c: c.yank("chat", 1, "why", actor="\0")),
+    "a tag asked for with NUL": ("value", lambda c: c.list_releases(tags={"k": "\0"})),
+    "a pattern with NUL": ("pattern", lambda c: c.list_releases("a\0*")),
+    "a huge limit": ("limit", lambda c: c.list_releases(limit=10**20)),
+    "a negative limit": ("limit", lambda c: c.list_bases(limit=-1)),
+    "a negative offset": ("offset", lambda c: c.list_scores(offset=-1)),
+}
+
+
+@pytest.mark.parametrize("name", BAD_QUESTIONS)
+def test_what_no_column_holds_is_a_usage_error_that_names_the_field(
+    catalog: Catalog, name: str
+) -> None:
     publish(catalog, "chat", summary(1))
-    with pytest.raises((UsageError, NotFoundError)):
-        catalog.get_release("chat", 10**20)
+    field, ask = BAD_QUESTIONS[name]
+    with pytest.raises(UsageError) as caught:
+        ask(catalog)
+    assert caught.value.subject == field
+
+
+def _base_with(**changes: Any) -> Callable[[Catalog], object]:
+    return lambda c: c.add_base(dataclasses.replace(base(), **changes))
+
+
+def _release_with(**changes: Any) -> Callable[[Catalog], object]:
+    return lambda c: publish(c, "other", dataclasses.replace(summary(2), **changes))
+
+
+BAD_RECORDS: dict[str, tuple[str, Callable[[Catalog], object]]] = {
+    "a long base's name": ("name", _base_with(name="x" * 201)),
+    "a base's name in many bytes": ("name", _base_with(name="é" * 101)),
+    "a long location": ("location", _base_with(location="/" * 2001)),
+    "NUL in a location": ("location", _base_with(location="/a\0")),
+    "too many parameters": ("parameters", _base_with(parameters=2**63)),
+    "no digest": ("content_digest", _base_with(content_digest=None)),
+    "a fingerprint that is no JSON": ("fingerprint", _base_with(fingerprint={"a": {1}})),
+    "a time without zone": ("created_at", _base_with(created_at=NOW.replace(tzinfo=None))),
+    "a text that is bytes": ("dtype", _base_with(dtype=b"BF16")),
+    "a large sketch": ("sketch", _base_with(sketch=bytes(2**20 + 1))),
+    "a sketch that is text": ("sketch", _base_with(sketch="x")),
+    "a flag that is none": ("exact", _release_with(exact=1)),
+    "a number that is none": ("bits_per_weight", _release_with(bits_per_weight=float("nan"))),
+    "a count that is none": ("bytes_raw", _release_with(bytes_raw=True)),
+    "a long delta's name": ("name", lambda c: publish(c, "x" * 201, summary(2))),
+    "a long tag key": ("tag", lambda c: c.set_tags("chat", 1, {"k" * 101: "v"})),
+    "a long tag value": ("tag k", lambda c: c.set_tags("chat", 1, {"k": "v" * 1001})),
+    "a score that is no number": ("value", lambda c: c.add_score(score(float("inf")))),
+    "a score of a huge seed": ("seed", lambda c: c.add_score(score(seed=2**64))),
+    "a score too large for any": ("value", lambda c: c.add_score(score(10**400))),
+    "a score's time that is none": ("time", lambda c: c.add_score(score(time="now"))),
+    "a score that is text": ("value", lambda c: c.add_score(score(value="much"))),
+}
+
+
+@pytest.mark.parametrize("name", BAD_RECORDS)
+def test_records_that_no_row_holds_are_invalid_by_field(catalog: Catalog, name: str) -> None:
+    publish(catalog, "chat", summary(1))
+    field, keep = BAD_RECORDS[name]
+    with pytest.raises(InvalidError) as caught:
+        keep(catalog)
+    assert caught.value.problems[0].subject.startswith(field)
+    assert catalog.count_deltas() == 1 and catalog.list_bases() == []
+
+
+def test_all_bad_values_of_a_record_are_told_at_once(catalog: Catalog) -> None:
+    with pytest.raises(InvalidError) as caught:
+        catalog.add_base(dataclasses.replace(base("x" * 201), nbytes=-1, license="\0"))
+    assert [p.subject for p in caught.value.problems] == ["name", "nbytes", "license"]
+
+
+def test_a_bad_record_of_the_store_is_told_and_not_adopted(catalog: Catalog) -> None:
+    records = Records()
+    records.seal("chat", dataclasses.replace(summary(7), dtype="x" * 17), 1)
+    with pytest.raises(InvalidError, match="dtype"):
+        publish(catalog, "chat", summary(8), records)
+    assert catalog.count_releases("chat") == 0
+
+
+def test_the_longest_values_are_kept(catalog: Catalog) -> None:
+    long = dataclasses.replace(base("x" * 200), location="/" * 2000, license="l" * 2**20)
+    assert catalog.add_base(long) == catalog.get_base("x" * 200) == long
+    publish(catalog, "chat", summary(1))
+    tags = {"k" * 100: "".join(chr(0x21 + i % 90) for i in range(1000))}
+    assert catalog.set_tags("chat", 1, tags).tags == tags
+
+
+def test_texts_too_long_to_be_kept_are_not_found(catalog: Catalog) -> None:
+    long = "x" * 10_000
+    publish(catalog, "chat", summary(1))
+    for ask in (
+        lambda: catalog.get_base(long),
+        lambda: catalog.get_release(long),
+        lambda: catalog.get_release("chat", long),
+        lambda: catalog.get_release_by_digest(long),
+        lambda: catalog.remove_alias("chat", long),
+        lambda: catalog.log(long),
+    ):
+        with pytest.raises(NotFoundError):
+            ask()
+    assert catalog.find_base_by_location(long) is None
+    assert catalog.list_releases(long + "*", tags={long: long}) == []
+
+
+@on_postgres
+def test_what_only_the_database_finds_wrong_is_told_as_ours(catalog: Catalog) -> None:
+    for statement, error in (
+        ("SELECT 'x'::int", UsageError),
+        ("INSERT INTO meta (catalog_id) VALUES ('x')", InvalidError),
+        ("SELECT * FROM nothing", UnreachableError),
+    ):
+        with pytest.raises(error), reading(catalog._engine) as session:
+            session.execute(sa.text(statement))
+
+
+def test_opening_an_up_to_date_catalog_writes_nothing(tmp_path: Path) -> None:
+    """It neither waits for a writer nor changes the file, and it does not import Alembic."""
+    path = tmp_path / "c.db"
+    Catalog.open(f"sqlite:///{path}").close()
+    before = path.read_bytes()
+    writer = sqlite3.connect(path, isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    code = (
+        "import sys; from registry.catalog import Catalog\n"
+        f"c = Catalog.open('sqlite:///{path}'); c.revision(); c.list_bases(); c.close()\n"
+        "print([m for m in ('alembic', 'numpy', 'psycopg', 'torch') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, timeout=20, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "[]"
+    writer.execute("ROLLBACK")
+    writer.close()
+    assert path.read_bytes() == before
 
 
 def test_readers_do_not_wait_for_a_publisher(tmp_path: Path) -> None:
