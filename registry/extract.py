@@ -31,11 +31,15 @@ NO_NORM = f"{0:.9e}"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Extracted:
-    """entry: the manifest's. The sketches are of Δ and of the base, (WIDTH,) float64."""
+    """entry: the manifest's. The sketches are of Δ and of the base, (WIDTH,) float64.
+
+    base_values: the base tensor's value digest; None where it has rows that the post has not.
+    """
 
     entry: TensorEntry
     delta_sketch: npt.NDArray[np.float64]
     base_sketch: npt.NDArray[np.float64]
+    base_values: str | None
 
 
 class Pair:
@@ -105,7 +109,9 @@ def extract_delta(
         norm=f"{survey.delta_sketch.norm:.9e}",
         base_norm=f"{survey.base_sketch.norm:.9e}",
     )
-    return Extracted(entry, delta_sketch, base_sketch)
+    whole = pair.base.elements <= pair.elements
+    values = sketch.value_digest(pair.base.shape, base_sketch) if whole else None
+    return Extracted(entry, delta_sketch, base_sketch, values)
 
 
 class _Survey:

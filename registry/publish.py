@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from paramdelta.checkpoint import Checkpoint, TensorReader
@@ -23,7 +23,7 @@ from paramdelta.manifest import (
 from paramdelta.naming import canonical_name
 from paramdelta.problem import Problem, errors_of
 from paramdelta.safetensors_header import TensorInfo
-from paramdelta.sketch import Sketch
+from paramdelta.sketch import Sketch, byte_digest
 from paramdelta.vocabulary import is_vocabulary_tensor
 from registry.artifacts import Artifacts
 from registry.extract import (
@@ -59,6 +59,7 @@ class ExtractedDelta:
     delta_sketch: Sketch
     base_sketch: Sketch
     problems: tuple[Problem, ...]
+    base_values: Mapping[str, str] | None  # value digests; None where not every tensor was read
 
 
 def pair_problems(base: Checkpoint, post: Checkpoint) -> list[Problem]:
@@ -146,7 +147,19 @@ def extract_checkpoint(
         sketch=artifacts.put_blob(sketches),
         sketch_size=len(sketches),
     )
-    return ExtractedDelta(manifest, delta_sketch, base_sketch, tuple(problems))
+    values = None if removed else _base_values(tensors)
+    return ExtractedDelta(manifest, delta_sketch, base_sketch, tuple(problems), values)
+
+
+def _base_values(tensors: list[Extracted | TensorEntry]) -> dict[str, str] | None:
+    found: dict[str, str | None] = {}
+    for each in tensors:
+        if isinstance(each, Extracted):
+            found[canonical_name(each.entry.name)] = each.base_values
+        elif each.base_digest is not None and each.base_shape is not None:
+            found[canonical_name(each.name)] = byte_digest(each.base_shape, each.base_digest)
+    known = {name: value for name, value in found.items() if value is not None}
+    return known if len(known) == len(found) else None
 
 
 def _carried(post: Side) -> list[CarriedFile]:

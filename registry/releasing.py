@@ -6,13 +6,16 @@ row is healed by the next publish, which finds and adopts it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from paramdelta.digest import Digest
-from paramdelta.errors import CorruptError
+from paramdelta.errors import CorruptError, InvalidError
+from paramdelta.fingerprint import Fingerprint
 from paramdelta.manifest import Manifest
-from paramdelta.sketch import BYTES, Sketch
+from paramdelta.naming import canonical_name
+from paramdelta.sketch import BYTES, Sketch, table_digest
 from registry.artifacts import Artifacts
 from registry.catalog import Catalog, SealedRelease
 from registry.publish import ExtractedDelta
@@ -107,7 +110,19 @@ def read_sealed(artifacts: Artifacts, name: str, version: int) -> SealedRelease:
 def summarize(
     manifest: Manifest, digest: Digest, delta_sketch: Sketch, base_sketch: Sketch
 ) -> DeltaSummary:
-    """What the catalog keeps of a manifest."""
+    """What the catalog keeps of a manifest. InvalidError where its fingerprints are none.
+
+    Here they are checked, whether the manifest was just made or came from a store, and queries rely
+    on it.
+    """
+    for side in (manifest.base, manifest.post):
+        found = Fingerprint.from_json(side.fingerprint, digest)
+        if (found.architecture_hash, found.tokenizer_hash) != (
+            side.architecture_hash,
+            side.tokenizer_hash,
+        ):
+            raise InvalidError("a fingerprint has other hashes than its source", where=digest)
+    sketched = [canonical_name(entry.name) for entry in manifest.tensors if entry.kind == "delta"]
     return DeltaSummary(
         digest=digest,
         architecture_hash=manifest.base.architecture_hash,
@@ -125,4 +140,17 @@ def summarize(
         post_fingerprint=manifest.post.fingerprint,
         sketch=delta_sketch.to_bytes(),
         base_sketch=base_sketch.to_bytes(),
+        norm=_norm(manifest, digest),
+        sketch_table=table_digest(sketched),
     )
+
+
+def _norm(manifest: Manifest, where: Digest) -> float:
+    """‖Δ‖₂ from the tensors' norms, which are text in a manifest."""
+    try:
+        norm = math.hypot(*(float(entry.norm) for entry in manifest.tensors))
+    except ValueError:
+        norm = math.nan
+    if not math.isfinite(norm):
+        raise InvalidError("a tensor's norm is no finite number", where=where)
+    return norm

@@ -8,20 +8,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, select
-from sqlalchemy.orm import (
-    InstrumentedAttribute,
-    Session,
-    contains_eager,
-    joinedload,
-    undefer_group,
-)
+from sqlalchemy.orm import InstrumentedAttribute, Session, contains_eager, joinedload
 from sqlalchemy.orm.interfaces import ORMOption
 
 from paramdelta.errors import NotFoundError
 from registry.catalog.checks import asked, check_page, check_pattern, given
-from registry.catalog.rows import manifest_row, tag_rows, values_of_release
+from registry.catalog.evidence import WHOLE_BASE, manifest_row, of_manifest
+from registry.catalog.rows import tag_rows, values_of_release
 from registry.catalog.schema import (
-    EVIDENCE,
     AliasRow,
     BaseRow,
     DeltaRow,
@@ -33,12 +27,10 @@ from registry.catalog.schema import (
 from registry.records import SealedRelease
 from registry.references import LATEST
 
-WHOLE_BASE = undefer_group(EVIDENCE)
-
 
 def whole_release() -> ORMOption:
     """The evidence of a release's manifest is loaded with it."""
-    return joinedload(ReleaseRow.manifest, innerjoin=True).undefer_group(EVIDENCE)
+    return joinedload(ReleaseRow.manifest, innerjoin=True).options(*of_manifest())
 
 
 def latest(tags: Mapping[str, str], architecture_hash: str | None) -> Select[Any]:
@@ -61,7 +53,7 @@ def with_joined(statement: Select[Any], evidence: bool) -> Select[Any]:
     """Rows of ``latest`` take delta and manifest from the joins that are there already."""
     manifest = contains_eager(ReleaseRow.manifest)
     if evidence:
-        manifest = manifest.undefer_group(EVIDENCE)
+        manifest = manifest.options(*of_manifest())
     return statement.options(contains_eager(ReleaseRow.delta), manifest)
 
 
@@ -121,8 +113,8 @@ def _glob(name: InstrumentedAttribute[str], pattern: str, dialect: str) -> Colum
 def find_base(session: Session, name: str, *, lock: bool = False) -> BaseRow | None:
     """With its evidence. lock: until the transaction ends (SQLite locks anyway)."""
     statement = select(BaseRow).where(BaseRow.name == asked(BaseRow.name, name))
-    statement = statement.options(WHOLE_BASE)
-    return session.scalar(statement.with_for_update() if lock else statement)
+    statement = statement.options(*WHOLE_BASE)
+    return session.scalar(statement.with_for_update(of=BaseRow) if lock else statement)
 
 
 def get_base(session: Session, name: str) -> BaseRow:
@@ -217,9 +209,9 @@ def add_release(
     session: Session, delta: DeltaRow, version: int, found: SealedRelease
 ) -> ReleaseRow:
     same = select(ManifestRow).where(ManifestRow.digest == found.digest)
-    manifest = session.scalar(same.options(undefer_group(EVIDENCE)))
+    manifest = session.scalar(same.options(*of_manifest()))
     if manifest is None:
-        manifest = manifest_row(found.summary)
+        manifest = manifest_row(session, found.summary)
         session.add(manifest)
     row = ReleaseRow(
         delta=delta,
