@@ -111,8 +111,8 @@ class TensorSketch:
 def value_digest(shape: Sequence[int], buckets: npt.NDArray[np.float64]) -> str:
     """16 hex digits of a tensor's values, whatever its dtype or shard, from its finished sketch.
 
-    Equal for equal float32 values in one shape; NaN and infinities count as 0, −0 as +0. Not for
-    security: 64 bits of a linear function.
+    Equal for equal float32 values in one shape; NaN and infinities count as 0, −0 as +0, and what is
+    2^53 times smaller than its bucket's sum is lost. Not for security: 64 bits of a linear function.
     """
     return _short_digest(list(shape), buckets.astype("<f8").tobytes().hex())
 

@@ -22,8 +22,8 @@ from paramdelta.problem import Problem
 from paramdelta.sketch import Sketch
 from registry.catalog import Catalog
 from registry.catalog.checks import check_page
-from registry.ranking import Asked, Candidate, Judge, fitting, page_of
-from registry.records import Base, KnownBase, Release
+from registry.ranking import Asked, Candidate, Judge, Kind, page_of
+from registry.records import Base, BaseEvidence, DeltaEvidence, KnownBase, Release
 from registry.results import Match, QueryResult
 from registry.sources import Located
 
@@ -106,18 +106,15 @@ def match(release: Release, target: Target, catalog: Catalog | None = None) -> M
         target.fingerprint,
         same_content=same,
     )
-    candidate = Candidate(
-        f"{release.name}@{release.version}", found, same, summary.base_content_digest,
-        0, summary.sketch_table, summary.norm, release,
-    )  # fmt: skip
+    kind = Kind(found, same, summary.base_content_digest, 0, summary.sketch_table)
     judge = Judge(target.asked)
     if own := _sketch(summary.base_sketch, release.digest):
         judge.compare_sketches(0, own)
     if catalog is not None:
-        judge.learn(catalog, [candidate])
-    judged = judge.judged(candidate)
+        judge.learn(catalog, [kind])
+    judged = judge.judged(kind, summary.norm)
     return Match(
-        ref=candidate.name,
+        ref=f"{release.name}@{release.version}",
         digest=release.digest,
         verdict=found.verdict,
         problems=judged.problems,
@@ -158,35 +155,32 @@ def rank_deltas(
     used = {row.base_fingerprint for row in rows} | {row.post_fingerprint for row in rows}
     read = _fingerprints(catalog, used)
 
-    @cache
-    def verdict(base: int, post: int, same: bool) -> Comparison:
-        return compare(read[base], read[post], target.fingerprint, same_content=same)
-
-    candidates = []
+    kinds: dict[tuple[str, int, int, int | None, str | None], Kind] = {}
+    kept: list[Candidate[DeltaEvidence]] = []
     for row in rows:
-        same = row.base_content_digest == target.content_digest
-        found = verdict(row.base_fingerprint, row.post_fingerprint, same)
-        candidates.append(
-            Candidate(
-                row.name, found, same, row.base_content_digest,
-                row.base_sketch, row.sketch_table, row.norm, row,
-            )
-        )  # fmt: skip
-    kept = fitting(candidates, least)
+        key = row[3:8]  # all but what is the delta's own
+        kind = kinds.get(key)
+        if kind is None:
+            content, base, post, sketch, table = key
+            same = content == target.content_digest
+            found = compare(read[base], read[post], target.fingerprint, same_content=same)
+            kind = kinds[key] = Kind(found, same, content, sketch, table)
+        if kind.fits(least):
+            kept.append(Candidate(row.name, row.norm, kind, row))
     page = page_of(catalog, kept, target.asked, limit, offset)
-    facts = catalog.evidence.facts([judged.candidate.row.release for judged in page])
+    facts = catalog.evidence.facts([candidate.row.release for candidate, _ in page])
     matches = []
-    for judged in page:
-        row, fact = judged.candidate.row, facts[judged.candidate.row.release]
+    for candidate, judged in page:
+        row = candidate.row
         matches.append(
             Match(
                 ref=f"{row.name}@{row.version}",
-                digest=fact.digest,
-                verdict=judged.candidate.found.verdict,
+                digest=facts[row.release].digest,
+                verdict=candidate.kind.found.verdict,
                 problems=judged.problems,
                 drift_ratio=judged.drift,
-                description=fact.description,
-                tags=fact.tags,
+                description=facts[row.release].description,
+                tags=facts[row.release].tags,
             )
         )
     hidden = catalog.count_deltas(tags) - len(kept)
@@ -215,30 +209,27 @@ def rank_bases(
     def verdict(target: int, same: bool) -> Comparison:
         return compare(*ours, read[target], same_content=same)
 
-    candidates = []
+    kept: list[Candidate[BaseEvidence]] = []
     for row in rows:
         same = row.content_digest == summary.base_content_digest
-        found = verdict(row.fingerprint, same)
-        candidates.append(
-            Candidate(
-                row.name, found, same, row.content_digest,
-                row.sketch, row.sketch_table, summary.norm, row,
-            )
-        )  # fmt: skip
-    kept = fitting(candidates, least)
+        kind = Kind(
+            verdict(row.fingerprint, same), same, row.content_digest, row.sketch, row.sketch_table
+        )
+        if kind.fits(least):
+            kept.append(Candidate(row.name, summary.norm, kind, row))
     known = catalog.evidence.known_bases([summary.base_content_digest])
     own = _sketch(summary.base_sketch, release.digest)
     asked = Asked(True, own, summary.sketch_table, known[0] if known else None)
     page = page_of(catalog, kept, asked, limit, offset)
     matches = [
         Match(
-            judged.candidate.name,
-            judged.candidate.content,
-            judged.candidate.found.verdict,
+            candidate.name,
+            candidate.row.content_digest,
+            candidate.kind.found.verdict,
             judged.problems,
             judged.drift,
         )
-        for judged in page
+        for candidate, judged in page
     ]
     ref = f"{release.name}@{release.version}"
     hidden = catalog.evidence.count_bases() - len(kept)

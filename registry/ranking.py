@@ -1,14 +1,15 @@
 """Candidates judged against the one side that was asked about, and sorted: the best first.
 
-Each distinct sketch is read and measured once, a few at a time; what only a page needs is read for
-the page.
+Thousands of candidates are of a few kinds. A kind is judged once, its sketch is read and measured
+once, a few sketches at a time; what only a page needs is read for the page.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from heapq import nsmallest
+from typing import Generic, NamedTuple, TypeVar
 
 from paramdelta.compatibility import VERDICTS, Comparison, Verdict
 from paramdelta.problem import Problem
@@ -20,6 +21,8 @@ from registry.records import KnownBase
 SKETCHES = 200  # held at once
 UNRELATED = 3.8  # drift ratios above it kept at most 0.4 of a skill in every measurement
 _PLACES = {verdict: place for place, verdict in enumerate(VERDICTS)}
+
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +38,29 @@ class Asked:
     known: KnownBase | None
 
 
-class Candidate(NamedTuple):
-    """A delta for the base that was asked about, or a base for the delta.
+class Kind(NamedTuple):
+    """What candidates share: the verdict, and the base on their side.
 
-    content, sketch, table: of the base on this side; sketch is an id of the catalog. same: whether
-    the two sides' bases are one content. norm: of the delta.
+    same: whether the two sides' bases are one content. sketch: an id of the catalog.
     """
 
-    name: str
     found: Comparison
     same: bool
     content: str
     sketch: int | None
     table: str | None
+
+    def fits(self, least: Verdict) -> bool:
+        return _PLACES[self.found.verdict] <= _PLACES[least]
+
+
+class Candidate(NamedTuple, Generic[Row]):
+    """A delta for the base that was asked about, or a base for the delta. norm: of the delta."""
+
+    name: str
     norm: float | None
-    row: Any
+    kind: Kind
+    row: Row
 
 
 class Distance(NamedTuple):
@@ -60,114 +71,116 @@ class Distance(NamedTuple):
 
 
 class Judged(NamedTuple):
-    candidate: Candidate
     drift: float | None
     problems: tuple[Problem, ...]
 
 
-def fitting(candidates: Iterable[Candidate], least: Verdict) -> list[Candidate]:
-    good = VERDICTS[: _PLACES[least] + 1]
-    return [candidate for candidate in candidates if candidate.found.verdict in good]
-
-
 def page_of(
     catalog: Catalog,
-    candidates: Sequence[Candidate],
+    candidates: Sequence[Candidate[Row]],
     asked: Asked,
     limit: int | None,
     offset: int,
-) -> list[Judged]:
+) -> list[tuple[Candidate[Row], Judged]]:
     """Best verdict first, then the smallest drift (unknown last), then by name."""
     judge = Judge(asked)
-    judge.measure(catalog, candidates)
+    kinds = {id(candidate.kind): candidate.kind for candidate in candidates}
+    judge.measure(catalog, kinds.values())
     # where the sketches tell nothing, only the values can
-    judge.learn(catalog, [c for c in candidates if not judge.comparable(c)])
+    judge.learn(catalog, [kind for kind in kinds.values() if not judge.comparable(kind)])
+    ranks = {key: (_PLACES[k.found.verdict], judge.apart(k)) for key, k in kinds.items()}
+    keys = []
+    for index, (name, norm, kind, _) in enumerate(candidates):
+        place, apart = ranks[id(kind)]
+        drift = _ratio(apart, norm)
+        keys.append((place, drift is None, drift or 0.0, name, index))
+    best = sorted(keys) if limit is None else nsmallest(offset + limit, keys)
+    page = [candidates[key[-1]] for key in best[offset:]]
+    judge.learn(catalog, {id(candidate.kind): candidate.kind for candidate in page}.values())
+    return [(candidate, judge.judged(candidate.kind, candidate.norm)) for candidate in page]
 
-    def place(candidate: Candidate) -> tuple[int, bool, float, str]:
-        drift = judge.drift(candidate)
-        return _PLACES[candidate.found.verdict], drift is None, drift or 0.0, candidate.name
 
-    end = None if limit is None else offset + limit
-    page = sorted(candidates, key=place)[offset:end]
-    judge.learn(catalog, page)
-    return [judge.judged(candidate) for candidate in page]
+def _ratio(apart: float | None, norm: float | None) -> float | None:
+    """‖base' − base‖ / ‖Δ‖, the best known predictor of how much of a skill transfers."""
+    if apart == 0.0:
+        return 0.0
+    return apart / norm if apart is not None and norm else None
 
 
 class Judge:
-    """What sketches and value digests say of candidates, each looked at once."""
+    """What sketches and value digests say of kinds, each looked at once."""
 
     def __init__(self, asked: Asked) -> None:
         self._asked = asked
         self._distances: dict[int, Distance] = {}  # by sketch
         self._known: dict[str, KnownBase] = {}  # by content
-        self._likeness: dict[tuple[str, int | None], Likeness] = {}
+        self._likeness: dict[int, Likeness] = {}  # by kind
 
-    def measure(self, catalog: Catalog, candidates: Iterable[Candidate]) -> None:
-        """Reads the sketches of *candidates*. Few are held at once: bases have one each."""
+    def measure(self, catalog: Catalog, kinds: Iterable[Kind]) -> None:
+        """Reads their sketches. Few are held at once: bases have one each."""
         if self._asked.sketch is None:
             return
-        ids = sorted({c.sketch for c in candidates if c.sketch is not None and not c.same})
+        ids = sorted({k.sketch for k in kinds if k.sketch is not None and not k.same})
         for start in range(0, len(ids), SKETCHES):
             for key, data in catalog.evidence.sketches(ids[start : start + SKETCHES]).items():
                 self.compare_sketches(key, Sketch.from_bytes(data, "catalog"))
 
     def compare_sketches(self, key: int, other: Sketch) -> None:
-        """*other* is that of the candidates with the id *key*."""
+        """*other* is that of the kinds with the id *key*."""
         mine = self._asked.sketch
         if mine is not None:
             size = (mine if self._asked.own else other).norm
             apart = (mine - other).norm
             self._distances[key] = Distance(apart, apart / size if size else 0.0)
 
-    def learn(self, catalog: Catalog, candidates: Iterable[Candidate]) -> None:
-        """Reads the value digests of *candidates*, where there are some to compare with."""
+    def learn(self, catalog: Catalog, kinds: Iterable[Kind]) -> None:
+        """Reads the value digests of their bases, where there are some to compare with."""
         if self._asked.known is not None:
-            wanted = {c.content for c in candidates if not c.same} - self._known.keys()
+            wanted = {kind.content for kind in kinds if not kind.same} - self._known.keys()
             found = catalog.evidence.known_bases(sorted(wanted))
             self._known.update((base.content_digest, base) for base in found)
 
-    def comparable(self, candidate: Candidate) -> bool:
+    def comparable(self, kind: Kind) -> bool:
         """Whether the two sketches sum over the same tensors.
 
         Taken so where an older version kept no table.
         """
         table = self._asked.table
-        return candidate.same or None in (table, candidate.table) or table == candidate.table
+        return kind.same or None in (table, kind.table) or table == kind.table
 
-    def drift(self, candidate: Candidate) -> float | None:
-        """‖base' − base‖ / ‖Δ‖, the best known predictor of how much of a skill transfers."""
-        like = self.likeness(candidate)
-        if candidate.same or (like is not None and like.same_values):
+    def apart(self, kind: Kind) -> float | None:
+        """‖base' − base‖; None where sketches do not tell."""
+        like = self.likeness(kind)
+        if kind.same or (like is not None and like.same_values):
             return 0.0
-        apart = self._distance(candidate)
-        return apart.absolute / candidate.norm if apart is not None and candidate.norm else None
+        found = self._distance(kind)
+        return None if found is None else found.absolute
 
-    def likeness(self, candidate: Candidate) -> Likeness | None:
+    def likeness(self, kind: Kind) -> Likeness | None:
         """None where value digests were not learned."""
-        mine, theirs = self._asked.known, self._known.get(candidate.content)
-        if candidate.same or mine is None or theirs is None:
+        mine, theirs = self._asked.known, self._known.get(kind.content)
+        if kind.same or mine is None or theirs is None:
             return None
-        key = (candidate.content, candidate.sketch)
-        if key not in self._likeness:
+        if id(kind) not in self._likeness:
             own, other = (mine, theirs) if self._asked.own else (theirs, mine)
-            apart = self._distance(candidate)
-            self._likeness[key] = likeness(own, other, apart.relative if apart else None)
-        return self._likeness[key]
+            found = self._distance(kind)
+            self._likeness[id(kind)] = likeness(own, other, found.relative if found else None)
+        return self._likeness[id(kind)]
 
-    def _distance(self, candidate: Candidate) -> Distance | None:
-        if candidate.sketch is None or not self.comparable(candidate):
+    def _distance(self, kind: Kind) -> Distance | None:
+        if kind.sketch is None or not self.comparable(kind):
             return None
-        return self._distances.get(candidate.sketch)
+        return self._distances.get(kind.sketch)
 
-    def judged(self, candidate: Candidate) -> Judged:
-        drift, like = self.drift(candidate), self.likeness(candidate)
-        problems = list(candidate.found.problems)
+    def judged(self, kind: Kind, norm: float | None) -> Judged:
+        drift, like = _ratio(self.apart(kind), norm), self.likeness(kind)
+        problems = list(kind.found.problems)
         if like is not None and like.problem is not None:
             problems.append(like.problem)
-        if drift is None and not self.comparable(candidate):
+        if drift is None and not self.comparable(kind):
             reason = "unknown: the bases do not have the same tensors, and only sums are sketched"
             problems.append(Problem("drift", reason, "note"))
-        if drift is not None and drift > UNRELATED and candidate.found.verdict != "incompatible":
+        if drift is not None and drift > UNRELATED and kind.found.verdict != "incompatible":
             problems.append(
                 Problem(
                     "lineage",
@@ -177,4 +190,4 @@ class Judge:
                     remedy="apply to a base of the same lineage, or evaluate before you trust it",
                 )
             )
-        return Judged(candidate, drift, tuple(problems))
+        return Judged(drift, tuple(problems))

@@ -86,7 +86,7 @@ class Catalog:
             raise UsageError("only SQLite is copied", remedy="use pg_dump on PostgreSQL")
         return path
 
-    @property
+    @cached_property
     def evidence(self) -> Evidence:
         """For ranking thousands."""
         return Evidence(self._engine)

@@ -140,7 +140,8 @@ def _evidence_problems(evidence: Mapping[str, Any]) -> list[Problem]:
     found = []
     for name, value in evidence.items():
         if name.endswith("fingerprint"):
-            reason = _reason(FingerprintRow.__table__.c.content.type, value)
+            kind = FingerprintRow.__table__.c.content.type
+            reason = "is missing" if value is None else _reason(kind, value)
         elif value is None:
             reason = ""
         elif name.endswith("sketch"):

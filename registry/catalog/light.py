@@ -27,6 +27,7 @@ from registry.catalog.schema import (
 from registry.records import BaseEvidence, DeltaEvidence, KnownBase, ReleaseFacts
 
 CHUNK = 500  # values asked for in one statement
+MAX_FINGERPRINTS = 256  # kept in memory; one of a large model takes about 100 kB there
 
 Value = TypeVar("Value")
 
@@ -52,10 +53,11 @@ _KNOWN = (BaseRow.name, BaseRow.content_digest, BaseRow.dtype, BaseRow.value_dig
 
 
 class Evidence:
-    """``Catalog.evidence``."""
+    """``Catalog.evidence``. Fingerprints that were read stay in memory: their rows never change."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._fingerprints: dict[int, Mapping[str, Any]] = {}
 
     def deltas(
         self, tags: Mapping[str, str] | None = None, architecture_hash: str | None = None
@@ -63,7 +65,7 @@ class Evidence:
         """The latest release of every delta, in any order."""
         statement = statements.latest(tags or {}, architecture_hash).with_only_columns(*_OF_DELTA)
         with reading(self._engine) as session:
-            return [DeltaEvidence._make(row) for row in session.execute(statement)]
+            return list(map(DeltaEvidence._make, session.connection().execute(statement)))
 
     def bases(self, architecture_hash: str | None = None) -> list[BaseEvidence]:
         """Every base, in any order."""
@@ -72,14 +74,20 @@ class Evidence:
             wanted = asked(BaseRow.architecture_hash, architecture_hash)
             statement = statement.where(BaseRow.architecture_hash == wanted)
         with reading(self._engine) as session:
-            return [BaseEvidence._make(row) for row in session.execute(statement)]
+            return list(map(BaseEvidence._make, session.connection().execute(statement)))
 
     def count_bases(self) -> int:
         with reading(self._engine) as session:
             return session.scalar(select(func.count(BaseRow.id))) or 0
 
     def fingerprints(self, ids: Iterable[int]) -> dict[int, Mapping[str, Any]]:
-        return self._contents(FingerprintRow, ids)
+        held = self._fingerprints
+        wanted = set(ids)
+        found = {key: held[key] for key in wanted & held.keys()}
+        fresh = self._contents(FingerprintRow, wanted - held.keys())
+        if len(held) + len(fresh) <= MAX_FINGERPRINTS:  # more would hardly be asked for again
+            held.update(fresh)
+        return found | fresh
 
     def sketches(self, ids: Iterable[int]) -> dict[int, bytes]:
         return self._contents(SketchRow, ids)
