@@ -111,15 +111,16 @@ class TensorSketch:
 def value_digest(shape: Sequence[int], buckets: npt.NDArray[np.float64]) -> str:
     """16 hex digits of a tensor's values, whatever its dtype or shard, from its finished sketch.
 
-    Equal for equal float32 values in one shape; NaN and infinities count as 0, −0 as +0, and what is
-    2^53 times smaller than its bucket's sum is lost. Not for security: 64 bits of a linear function.
+    Equal for equal float32 values in one shape. NaN and infinities count as 0, −0 as +0, and what
+    is 2^53 times smaller than its bucket's sum is lost. Not for security: 64 bits of a linear
+    function.
     """
-    return _short_digest(list(shape), buckets.astype("<f8").tobytes().hex())
+    return _short_digest([list(shape)], buckets.astype("<f8").tobytes())
 
 
 def byte_digest(shape: Sequence[int], digest: str) -> str:
     """The same of a tensor without float32 values: of its bytes' digest."""
-    return _short_digest(list(shape), digest)
+    return _short_digest([list(shape)], digest.encode())
 
 
 def table_digest(names: Iterable[str]) -> str:
@@ -130,9 +131,9 @@ def table_digest(names: Iterable[str]) -> str:
     return _short_digest(sorted(names))
 
 
-def _short_digest(*parts: object) -> str:
-    text = json.dumps(parts, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _short_digest(words: list[Any], data: bytes = b"") -> str:
+    text = json.dumps(words, separators=(",", ":"))
+    return hashlib.sha256(text.encode() + data).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from paramdelta.checkpoint import Checkpoint
 from paramdelta.compatibility import VERDICTS, Comparison, Verdict, compare
@@ -22,8 +22,8 @@ from paramdelta.problem import Problem
 from paramdelta.sketch import Sketch
 from registry.catalog import Catalog
 from registry.catalog.checks import check_page
-from registry.ranking import Asked, Candidate, Judge, Kind, page_of
-from registry.records import Base, BaseEvidence, DeltaEvidence, KnownBase, Release
+from registry.ranking import Asked, Judge, Kind, page_of
+from registry.records import Base, DeltaEvidence, KnownBase, Release
 from registry.results import Match, QueryResult
 from registry.sources import Located
 
@@ -151,42 +151,43 @@ def rank_deltas(
     check_page(limit, offset)
     least = parse_verdict(min_verdict)
     wanted = None if least == "incompatible" else target.fingerprint.architecture_hash
-    rows = catalog.evidence.deltas(tags, wanted)
-    used = {row.base_fingerprint for row in rows} | {row.post_fingerprint for row in rows}
-    read = _fingerprints(catalog, used)
-
-    kinds: dict[tuple[str, int, int, int | None, str | None], Kind] = {}
-    kept: list[Candidate[DeltaEvidence]] = []
-    for row in rows:
-        key = row[3:8]  # all but what is the delta's own
-        kind = kinds.get(key)
-        if kind is None:
-            content, base, post, sketch, table = key
-            same = content == target.content_digest
-            found = compare(read[base], read[post], target.fingerprint, same_content=same)
-            kind = kinds[key] = Kind(found, same, content, sketch, table)
+    alike: dict[tuple[str, int, int, int | None, str | None], list[DeltaEvidence]] = {}
+    for row in catalog.evidence.deltas(tags, wanted):
+        alike.setdefault(row[3:8], []).append(row)  # by all but what is the delta's own
+    read = _fingerprints(catalog, {i for _, base, post, _, _ in alike for i in (base, post)})
+    kept: list[tuple[Kind, list[DeltaEvidence]]] = []
+    for (content, base, post, sketch, table), rows in alike.items():
+        same = content == target.content_digest
+        found = compare(read[base], read[post], target.fingerprint, same_content=same)
+        kind = Kind(found, same, content, sketch, table)
         if kind.fits(least):
-            kept.append(Candidate(row.name, row.norm, kind, row))
+            kept.append((kind, rows))
     page = page_of(catalog, kept, target.asked, limit, offset)
-    facts = catalog.evidence.facts([candidate.row.release for candidate, _ in page])
+    facts = catalog.evidence.facts([row.release for row, _, _ in page])
     matches = []
-    for candidate, judged in page:
-        row = candidate.row
+    for row, kind, judged in page:
         matches.append(
             Match(
                 ref=f"{row.name}@{row.version}",
                 digest=facts[row.release].digest,
-                verdict=candidate.kind.found.verdict,
+                verdict=kind.found.verdict,
                 problems=judged.problems,
                 drift_ratio=judged.drift,
                 description=facts[row.release].description,
                 tags=facts[row.release].tags,
             )
         )
-    hidden = catalog.count_deltas(tags) - len(kept)
-    return QueryResult(
-        "base", ref, tuple(matches), hidden, len(kept), offset, tuple(unread(target))
-    )
+    fitting = sum(len(rows) for _, rows in kept)
+    hidden = catalog.count_deltas(tags) - fitting
+    return QueryResult("base", ref, tuple(matches), hidden, fitting, offset, tuple(unread(target)))
+
+
+class _Candidate(NamedTuple):
+    """A base for a delta."""
+
+    name: str
+    norm: float | None
+    content_digest: str
 
 
 def rank_bases(
@@ -209,27 +210,21 @@ def rank_bases(
     def verdict(target: int, same: bool) -> Comparison:
         return compare(*ours, read[target], same_content=same)
 
-    kept: list[Candidate[BaseEvidence]] = []
+    kept: list[tuple[Kind, list[_Candidate]]] = []
     for row in rows:
         same = row.content_digest == summary.base_content_digest
         kind = Kind(
             verdict(row.fingerprint, same), same, row.content_digest, row.sketch, row.sketch_table
         )
         if kind.fits(least):
-            kept.append(Candidate(row.name, summary.norm, kind, row))
+            kept.append((kind, [_Candidate(row.name, summary.norm, row.content_digest)]))
     known = catalog.evidence.known_bases([summary.base_content_digest])
     own = _sketch(summary.base_sketch, release.digest)
     asked = Asked(True, own, summary.sketch_table, known[0] if known else None)
     page = page_of(catalog, kept, asked, limit, offset)
     matches = [
-        Match(
-            candidate.name,
-            candidate.row.content_digest,
-            candidate.kind.found.verdict,
-            judged.problems,
-            judged.drift,
-        )
-        for candidate, judged in page
+        Match(row.name, row.content_digest, kind.found.verdict, judged.problems, judged.drift)
+        for row, kind, judged in page
     ]
     ref = f"{release.name}@{release.version}"
     hidden = catalog.evidence.count_bases() - len(kept)

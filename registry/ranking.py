@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from heapq import nsmallest
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from paramdelta.compatibility import VERDICTS, Comparison, Verdict
 from paramdelta.problem import Problem
@@ -22,7 +22,17 @@ SKETCHES = 200  # held at once
 UNRELATED = 3.8  # drift ratios above it kept at most 0.4 of a skill in every measurement
 _PLACES = {verdict: place for place, verdict in enumerate(VERDICTS)}
 
-Row = TypeVar("Row")
+
+class Named(Protocol):
+    """A delta for the base that was asked about, or a base for the delta. norm: of the delta."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def norm(self) -> float | None: ...
+
+
+Row = TypeVar("Row", bound=Named)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +64,6 @@ class Kind(NamedTuple):
         return _PLACES[self.found.verdict] <= _PLACES[least]
 
 
-class Candidate(NamedTuple, Generic[Row]):
-    """A delta for the base that was asked about, or a base for the delta. norm: of the delta."""
-
-    name: str
-    norm: float | None
-    kind: Kind
-    row: Row
-
-
 class Distance(NamedTuple):
     """‖base' − base‖ as the sketches tell it, and relative to ‖base‖, the delta's own."""
 
@@ -77,27 +78,30 @@ class Judged(NamedTuple):
 
 def page_of(
     catalog: Catalog,
-    candidates: Sequence[Candidate[Row]],
+    candidates: Sequence[tuple[Kind, Sequence[Row]]],
     asked: Asked,
     limit: int | None,
     offset: int,
-) -> list[tuple[Candidate[Row], Judged]]:
-    """Best verdict first, then the smallest drift (unknown last), then by name."""
+) -> list[tuple[Row, Kind, Judged]]:
+    """Best verdict first, then the smallest drift (unknown last), then by name.
+
+    candidates: by kind; their names are unique.
+    """
     judge = Judge(asked)
-    kinds = {id(candidate.kind): candidate.kind for candidate in candidates}
-    judge.measure(catalog, kinds.values())
+    kinds = [kind for kind, _ in candidates]
+    judge.measure(catalog, kinds)
     # where the sketches tell nothing, only the values can
-    judge.learn(catalog, [kind for kind in kinds.values() if not judge.comparable(kind)])
-    ranks = {key: (_PLACES[k.found.verdict], judge.apart(k)) for key, k in kinds.items()}
-    keys = []
-    for index, (name, norm, kind, _) in enumerate(candidates):
-        place, apart = ranks[id(kind)]
-        drift = _ratio(apart, norm)
-        keys.append((place, drift is None, drift or 0.0, name, index))
-    best = sorted(keys) if limit is None else nsmallest(offset + limit, keys)
-    page = [candidates[key[-1]] for key in best[offset:]]
-    judge.learn(catalog, {id(candidate.kind): candidate.kind for candidate in page}.values())
-    return [(candidate, judge.judged(candidate.kind, candidate.norm)) for candidate in page]
+    judge.learn(catalog, [kind for kind in kinds if not judge.comparable(kind)])
+    places: list[tuple[int, bool, float, str, Row, Kind]] = []
+    for kind, rows in candidates:
+        place, apart = _PLACES[kind.found.verdict], judge.apart(kind)
+        for row in rows:
+            drift = _ratio(apart, row.norm)
+            places.append((place, drift is None, drift or 0.0, row.name, row, kind))
+    best = sorted(places) if limit is None else nsmallest(offset + limit, places)
+    page = [(row, kind) for *_, row, kind in best[offset:]]
+    judge.learn(catalog, [kind for _, kind in page])
+    return [(row, kind, judge.judged(kind, row.norm)) for row, kind in page]
 
 
 def _ratio(apart: float | None, norm: float | None) -> float | None:

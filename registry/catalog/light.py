@@ -63,9 +63,13 @@ class Evidence:
         self, tags: Mapping[str, str] | None = None, architecture_hash: str | None = None
     ) -> list[DeltaEvidence]:
         """The latest release of every delta, in any order."""
-        statement = statements.latest(tags or {}, architecture_hash).with_only_columns(*_OF_DELTA)
         with reading(self._engine) as session:
-            return list(map(DeltaEvidence._make, session.connection().execute(statement)))
+            popular = architecture_hash is not None and statements.is_popular(
+                session, architecture_hash
+            )
+            latest = statements.latest(tags or {}, architecture_hash, popular=popular)
+            statement = latest.with_only_columns(*_OF_DELTA)
+            return list(map(DeltaEvidence._make, session.connection().execute(statement).all()))
 
     def bases(self, architecture_hash: str | None = None) -> list[BaseEvidence]:
         """Every base, in any order."""
@@ -74,7 +78,7 @@ class Evidence:
             wanted = asked(BaseRow.architecture_hash, architecture_hash)
             statement = statement.where(BaseRow.architecture_hash == wanted)
         with reading(self._engine) as session:
-            return list(map(BaseEvidence._make, session.connection().execute(statement)))
+            return list(map(BaseEvidence._make, session.connection().execute(statement).all()))
 
     def count_bases(self) -> int:
         with reading(self._engine) as session:

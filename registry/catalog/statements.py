@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, select
-from sqlalchemy.orm import InstrumentedAttribute, Session, contains_eager, joinedload
+from sqlalchemy import ColumnElement, Select, and_, func, select
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased, contains_eager, joinedload
 from sqlalchemy.orm.interfaces import ORMOption
 
 from paramdelta.errors import NotFoundError
@@ -33,20 +33,40 @@ def whole_release() -> ORMOption:
     return joinedload(ReleaseRow.manifest, innerjoin=True).options(*of_manifest())
 
 
-def latest(tags: Mapping[str, str], architecture_hash: str | None) -> Select[Any]:
-    """The latest release of every delta, joined to it and to the manifest, narrowed."""
+def latest(
+    tags: Mapping[str, str], architecture_hash: str | None, *, popular: bool = False
+) -> Select[Any]:
+    """The latest release of every delta, joined to it and to the manifest, narrowed.
+
+    popular: most deltas are of this architecture, so that no index of it is to be used. (SQLite
+    cannot know.)
+    """
     statement = (
         select(ReleaseRow)
         .join(DeltaRow, DeltaRow.latest_id == ReleaseRow.id)
         .join(ManifestRow, ManifestRow.id == ReleaseRow.manifest_id)
     )
     for key, value in tags.items():
-        same = (TagRow.key == asked(TagRow.key, key), TagRow.value == asked(TagRow.value, value))
-        statement = statement.where(ReleaseRow.id.in_(select(TagRow.release_id).where(*same)))
+        tag = aliased(
+            TagRow
+        )  # a join, not a search in a list: SQLite would make it again and again
+        same = (tag.key == asked(TagRow.key, key), tag.value == asked(TagRow.value, value))
+        statement = statement.join(tag, and_(tag.release_id == ReleaseRow.id, *same))
     if architecture_hash is not None:
         wanted = asked(ManifestRow.architecture_hash, architecture_hash)
-        statement = statement.where(ManifestRow.architecture_hash == wanted)
+        column = ManifestRow.architecture_hash
+        statement = statement.where((column.concat("") if popular else column) == wanted)
     return statement
+
+
+def is_popular(session: Session, architecture_hash: str) -> bool:
+    """Whether SQLite is to be told so. PostgreSQL keeps statistics."""
+    if session.get_bind().dialect.name != "sqlite":
+        return False
+    wanted = asked(ManifestRow.architecture_hash, architecture_hash)
+    same = select(func.count()).where(ManifestRow.architecture_hash == wanted)
+    deltas = select(func.count(DeltaRow.latest_id))
+    return 4 * (session.scalar(same) or 0) > (session.scalar(deltas) or 0)
 
 
 def with_joined(statement: Select[Any], evidence: bool) -> Select[Any]:

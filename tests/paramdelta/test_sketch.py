@@ -106,8 +106,8 @@ def test_a_value_digest_sees_through_dtypes_and_chunks(n: int, seed: int, pieces
 
 def test_value_and_byte_digests_are_the_same_on_every_machine() -> None:
     bits = bits_of([1.5, -2.0, 0.25], "F32")
-    assert values_of_tensor(bits, "F32", (3,)) == "7dae81e675f9eabb"
-    assert byte_digest((3,), "sha256:" + "0" * 64) == "8c4c1456f6c6e7a6"
-    assert byte_digest((1, 3), "sha256:" + "0" * 64) != "8c4c1456f6c6e7a6"
-    assert table_digest(["b", "a"]) == table_digest(iter(("a", "b"))) == "db8992cf941b185a"
+    assert values_of_tensor(bits, "F32", (3,)) == "eca89b6b7264b6da"
+    assert byte_digest((3,), "sha256:" + "0" * 64) == "c491bf25b6262b31"
+    assert byte_digest((1, 3), "sha256:" + "0" * 64) != "c491bf25b6262b31"
+    assert table_digest(["b", "a"]) == table_digest(iter(("a", "b"))) == "0473ef2dc0d324ab"
     assert table_digest(["a"]) != table_digest([])
