@@ -337,6 +337,12 @@ def check(state: State, delta: str, base_ref: str) -> int:
 @click.option("--dtype", help="bfloat16, float16 or float32; else as the base has them.")
 @click.option("--max-shard-size", metavar="SIZE", help="Such as 5GB; else the base's own shards.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option(
+    "--align",
+    default="ids",
+    show_default=True,
+    help="Rows of the vocabularies: by ids, or by the tokens' strings (tokens).",
+)
 @click.option("--keep-base-behaviour", is_flag=True, help="Keep its chat template and eos.")
 @click.option("--dry-run", is_flag=True, help="Only show the plan.")
 @click.option("--force", is_flag=True, help="Replace the output folder if it exists.")

@@ -31,6 +31,7 @@ def compare(
     target: Fingerprint,
     *,
     same_content: bool,
+    align: str = "ids",
 ) -> Comparison:
     """The verdict on adding (post − base) to *target*.
 

@@ -201,7 +201,7 @@ class Registry:
             bases=tuple(base.name for base in own),
             tensors=tuple(fields_of(entry) for entry in manifest.tensors),
             files=tuple({"path": p, "size": n, "sha256": digest} for p, n, digest in files),
-            removed=tuple(entry.name for entry in manifest.removed),
+            removed=tuple(tensor.name for tensor in manifest.removed),
             left_out=manifest.left_out,
             licenses={"base": manifest.base.license, "post": manifest.post.license},
         )
@@ -229,7 +229,7 @@ class Registry:
 
     def check(self, delta: str, base: str) -> CheckResult:
         """One verdict, with all its reasons: fingerprints and every tensor."""
-        from registry import query, resolver
+        from registry import query, tensor_plan
 
         release = self._find(parse_delta(delta))
         located = locate(base, self.catalog)
@@ -237,7 +237,9 @@ class Registry:
         target = query.target_of(located, self.catalog, checkpoint)
         match = query.match(release, target)
         manifest = self._manifest(release.digest)
-        problems = [*match.problems, *resolver.check_tensors(manifest, checkpoint.tensors)]
+        config = checkpoint.json_file("config.json") or {}
+        tensors = tensor_plan.BaseTensors.of(checkpoint.tensors, config, checkpoint.path)
+        problems = [*match.problems, *tensor_plan.check_tensors(manifest, tensors)]
         verdict = match.verdict
         if any(problem.severity == "error" for problem in problems):
             verdict = "incompatible"
@@ -259,9 +261,11 @@ class Registry:
         max_shard_size: int | None = None,
         device: str = "auto",
         keep_base_behaviour: bool = False,
+        align: str = "ids",
     ) -> Plan:
         """What ``apply`` would do. IncompatibleError with all problems where it may not."""
         from registry import planning, resolver
+        from registry.tensor_plan import Contribution
 
         refs = [parse_delta(text) for text in deltas]
         if not refs:
@@ -270,7 +274,7 @@ class Registry:
         for ref in refs:
             release = self._find(ref)
             manifest = self._manifest(release.digest)
-            candidates.append(resolver.Candidate(_ref_of(release), manifest, ref.alpha))
+            candidates.append(Contribution(_ref_of(release), manifest, ref.alpha))
         chosen = resolver.Options(
             method=method,
             options=options,
@@ -279,6 +283,7 @@ class Registry:
             device=planning.choose_device(device),
             max_shard_size=max_shard_size,
             keep_base_behaviour=keep_base_behaviour,
+            align=resolver.parse_align(align),
         )
         located = locate(base, self.catalog)
         return planning.make_plan(self.catalog, self.artifacts, located, candidates, chosen)

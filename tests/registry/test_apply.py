@@ -471,7 +471,7 @@ def test_a_damaged_blob_stops_an_apply_and_leaves_nothing(tmp_path: Path) -> Non
     with open_registry(tmp_path) as registry:
         registry.publish("chat", str(base), str(post))
         plan = registry.plan(["chat"], str(newer))
-        blob = plan.tensors[0].terms[0].entry.stream.blob
+        blob = plan.tensors[0].parts[0].terms[0].source.stream.blob
         assert blob is not None
         path = tmp_path / "registry/store/blobs" / blob[7:9] / blob[9:]
         path.write_bytes(path.read_bytes()[:-2])

@@ -8,7 +8,7 @@ from pathlib import Path
 from support.registries import files_of, open_registry
 
 DATA = Path(__file__).parents[1] / "data" / "v1"
-DIGEST = "sha256:45f4b2cf10adf223b98bfc5317433e10e265e5a591ad91a3f2b7afb232e354a0"
+DIGEST = "sha256:55feef767f69a4efb938bffba3ab733aa227bbce667a2be0a2592fb458103fe0"
 
 
 def test_the_first_format_restores_bit_for_bit(tmp_path: Path) -> None:
