@@ -126,8 +126,8 @@ class Product:
     """Δ of the base's tensor *name* as a product of two stored factors: scale · L·R.
 
     left, right: names of entries of kind ``factor``; L is (rows, rank), R is (rank, columns).
-    transposed: the factors are stored as (rank, rows) and (columns, rank). scale: the float64 as
-    ``float.hex`` writes it. norm: ‖Δ‖₂, "%.9e".
+    transposed: the factors are those of the transposed tensor, L (columns, rank) and R
+    (rank, rows). scale: the float64 as ``float.hex`` writes it. norm: ‖Δ‖₂, "%.9e".
     """
 
     name: str

@@ -430,10 +430,8 @@ def _check_products(manifest: Manifest, where: object) -> None:
         raise InvalidError("products in a delta that is not an adapter's", where=where)
     entries = {entry.name: entry for entry in manifest.tensors}
     for product in manifest.products:
-        rows, columns = product.shape
+        rows, columns = product.shape[::-1] if product.transposed else product.shape
         left, right = (rows, product.rank), (product.rank, columns)
-        if product.transposed:
-            left, right = left[::-1], right[::-1]
         for name, shape in ((product.left, left), (product.right, right)):
             entry = entries.get(name)
             if entry is None or entry.kind != "factor" or entry.dtype not in ARITHMETIC:

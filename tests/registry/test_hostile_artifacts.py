@@ -85,8 +85,17 @@ SPOILED: dict[str, Callable[[dict[str, Any]], object]] = {
         scale={"tensor": delta_of(v)["post"]["tensor"], "rows": 1, "columns": 1}
     ),
     "a product out of nothing": lambda v: v["products"].append(
-        {"name": "p", "shape": [2, 2], "left": "a", "right": "b", "transposed": False, "rank": 1,
-         "scale": (1.0).hex(), "nonzero": 1, "norm": "1"}
+        {
+            "name": "p",
+            "shape": [2, 2],
+            "left": "a",
+            "right": "b",
+            "transposed": False,
+            "rank": 1,
+            "scale": (1.0).hex(),
+            "nonzero": 1,
+            "norm": "1",
+        }
     ),
     "an edited architecture": lambda v: v["base"]["fingerprint"]["architecture"]["fields"].update(
         hidden_size=1
