@@ -35,3 +35,7 @@ MAX_FACTOR_BYTES = (
 MAX_PROLOGUE_BYTES = 1 * MIB  # of a coded tensor; a palette needs 132 kB at most
 MAX_FRAME_BYTES = 16 * MIB  # one stored frame
 MAX_ZSTD_WINDOW_LOG = 23
+MAX_ADAPTER_RANK = 1 << 16  # of a LoRA; real ones have 4 … 1,024
+MAX_PATTERNS = 20_000  # in an adapter's rank_pattern or alpha_pattern; one a module at most
+MAX_PATTERN_CHARACTERS = 1024
+MAX_PATTERN_STEPS = 20_000_000  # characters looked at for one adapter, at most ten seconds
