@@ -20,10 +20,11 @@ KIND = "paramdelta.manifest"
 PATCH_CODEC = "ordinal"  # paramdelta.patch
 LOW_RANK = "lowrank"  # how products are counted among the codecs
 
-TensorKind = Literal["delta", "replace", "added", "scale", "factor"]
-KINDS: tuple[TensorKind, ...] = ("delta", "replace", "added", "scale", "factor")
+TensorKind = Literal["delta", "replace", "added", "scale", "factor", "copy"]
+KINDS: tuple[TensorKind, ...] = ("delta", "replace", "added", "scale", "factor", "copy")
+DIFFERENCES: tuple[TensorKind, ...] = ("delta", "copy")  # their streams hold Δ
 # kinds that only a restore needs: they are no part of what is added to a base
-RESTORE_ONLY: tuple[TensorKind, ...] = ("scale", "factor")
+RESTORE_ONLY: tuple[TensorKind, ...] = ("scale", "factor", "copy")
 SourceKind = Literal["checkpoint", "adapter"]
 SOURCE_KINDS: tuple[SourceKind, ...] = ("checkpoint", "adapter")
 Params = dict[str, Any]  # a codec's parameters: integers, strings and lists of integers
@@ -85,7 +86,8 @@ class TensorEntry:
 
     kind: ``delta`` (Δ is stored), ``replace`` (not a float of the rule: the post's bytes are
     stored where they differ), ``added`` (the base does not have it: the post's bytes), ``scale``
-    (the post's own scales of an eight-bit tensor) or ``factor`` (a tensor of an adapter).
+    (the post's own scales of an eight-bit tensor), ``factor`` (a tensor of an adapter) or ``copy``
+    (an adapter's copy of the base's tensor, as a difference).
     dtype and shape are the post's; ``base`` and ``base_*`` are None where there is none.
     base_shape differs from shape at most in the first dimension (rows of a vocabulary): the base
     counts as padded with +0, or cut, to the post's rows.
@@ -127,7 +129,8 @@ class Product:
 
     left, right: names of entries of kind ``factor``; L is (rows, rank), R is (rank, columns).
     transposed: the factors are those of the transposed tensor, L (columns, rank) and R
-    (rank, rows). scale: the float64 as ``float.hex`` writes it. norm: ‖Δ‖₂, "%.9e".
+    (rank, rows). row: the product's row that is Δ's first: a fused tensor's product has several
+    parts. scale: the float64 as ``float.hex`` writes it. norm: ‖Δ‖₂, "%.9e".
     """
 
     name: str
@@ -135,6 +138,7 @@ class Product:
     left: str
     right: str
     transposed: bool
+    row: int
     rank: int
     scale: str
     nonzero: int

@@ -22,6 +22,7 @@ from paramdelta.limits import (
     MAX_TENSORS,
 )
 from paramdelta.manifest import (
+    DIFFERENCES,
     FORMAT,
     KIND,
     KINDS,
@@ -261,7 +262,7 @@ def _tensor(reader: _Reader) -> TensorEntry:
         base_norm=_number(reader, "base_norm"),
     )
     reader.close()
-    own = found.kind in ("delta", "replace")
+    own = found.kind in (*DIFFERENCES, "replace")
     if any((part is None) == own for part in (found.base, found.base_dtype, found.base_shape)):
         raise InvalidError("kind and base fields disagree", where=reader.where, subject=found.name)
     if reason := _contradiction(found):
@@ -282,7 +283,7 @@ def _number(reader: _Reader, key: str) -> str:
 
 def _contradiction(entry: TensorEntry) -> str | None:
     """Why the fields of an entry cannot all be true, or None."""
-    if entry.kind != "delta":
+    if entry.kind not in DIFFERENCES:
         if entry.delta_dtype != entry.dtype or entry.patch is not None:
             return "a tensor stored whole has its own dtype and no patch"
         return None
@@ -310,6 +311,7 @@ def _product(reader: _Reader) -> Product:
         left=reader.take("left", str),
         right=reader.take("right", str),
         transposed=reader.take("transposed", bool),
+        row=reader.count("row"),
         rank=reader.count("rank"),
         scale=reader.take("scale", str),
         nonzero=reader.count("nonzero"),
@@ -430,15 +432,15 @@ def _check_products(manifest: Manifest, where: object) -> None:
         raise InvalidError("products in a delta that is not an adapter's", where=where)
     entries = {entry.name: entry for entry in manifest.tensors}
     for product in manifest.products:
-        rows, columns = product.shape[::-1] if product.transposed else product.shape
-        left, right = (rows, product.rank), (product.rank, columns)
-        for name, shape in ((product.left, left), (product.right, right)):
+        for name, shape in zip((product.left, product.right), factor_shapes(product), strict=True):
             entry = entries.get(name)
             if entry is None or entry.kind != "factor" or entry.dtype not in ARITHMETIC:
                 raise InvalidError(
                     f"{name[:100]!r} is no factor of it", where=where, subject=product.name
                 )
-            if entry.shape != shape:
+            long = 1 if product.transposed and name == product.right else 0
+            fits = len(entry.shape) == 2 and entry.shape[1 - long] == shape[1 - long]
+            if not fits or entry.shape[long] < shape[long]:
                 raise InvalidError(
                     f"{name} is {list(entry.shape)}; {list(shape)} expected",
                     where=where,
@@ -446,3 +448,11 @@ def _check_products(manifest: Manifest, where: object) -> None:
                 )
         if product.name in entries:
             raise InvalidError("two deltas of one tensor", where=where, subject=product.name)
+
+
+def factor_shapes(product: Product) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(L, R) of a product; the side that counts Δ's rows may be longer than this."""
+    rows, columns = product.row + product.shape[0], product.shape[1]
+    if product.transposed:
+        return (columns, product.rank), (product.rank, rows)
+    return (rows, product.rank), (product.rank, columns)

@@ -19,7 +19,7 @@ from paramdelta.dtypes import ARITHMETIC, Bits, carrier
 from paramdelta.logical import NumberReader
 from paramdelta.manifest import Product
 from registry.artifacts import Artifacts
-from registry.contribution import Elements, Placed, StoredElements
+from registry.contribution import Elements, Placed, ProductElements, StoredElements
 from registry.extract import CHUNK, hash_tensor, row_length
 from registry.jobs import Job, run_jobs
 from registry.layout import tensor_bytes
@@ -28,7 +28,6 @@ from registry.progress import Progress
 
 Add = Callable[[Bits, str, Sequence[delta.Term], Bits, str], None]
 Advance = Callable[[int], None]
-OpenProduct = Callable[[PlanTerm], Elements]
 
 
 class Sink(Protocol):
@@ -126,7 +125,8 @@ class _TensorJob:
 
     def _source(self, term: PlanTerm) -> Elements:
         if isinstance(term.source, Product):
-            raise NotImplementedError
+            assert term.factors is not None
+            return ProductElements(self._work.artifacts, term.source, term.factors)
         return StoredElements(self._work.artifacts, term.source)
 
     def _elements(self, part: PlanPart, placed: list[Placed], advance: Advance) -> None:

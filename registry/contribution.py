@@ -9,8 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from paramdelta import delta
+from paramdelta.codecs.base import whole_rows
 from paramdelta.dtypes import Bits, carrier
-from paramdelta.manifest import TensorEntry
+from paramdelta.errors import InvalidError
+from paramdelta.limits import MAX_FACTOR_BYTES
+from paramdelta.lowrank import LowRank
+from paramdelta.manifest import Product, TensorEntry
 from paramdelta.vocabulary import RowMap
 from registry.artifacts import Artifacts
 from registry.extract import CHUNK, row_length
@@ -63,6 +67,58 @@ class StoredElements:
 
     def close(self) -> None:
         self.stream.close()
+
+
+class ProductElements:
+    """From a product of two stored factors, which are held in memory."""
+
+    dtype = "F32"
+
+    def __init__(
+        self, artifacts: Artifacts, product: Product, factors: tuple[TensorEntry, TensorEntry]
+    ) -> None:
+        self.elements = product.elements
+        self.frame_elements = whole_rows(CHUNK, product.shape[1], product.elements)
+        self._product = open_product(artifacts, product, factors)
+        self._position = product.row * product.shape[1]
+
+    def read(self, out: Bits) -> None:
+        self._product.rows_into(self._position, out)
+        self._position += out.size
+
+    def finish(self) -> None:
+        """Both factors were proved when they were read."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def open_product(
+    artifacts: Artifacts, product: Product, factors: tuple[TensorEntry, TensorEntry]
+) -> LowRank:
+    """The product of two stored factors, both read and proved."""
+    left, right = (read_whole(artifacts, factor) for factor in factors)
+    rows = factors[1].shape[1] if product.transposed else factors[0].shape[0]
+    return LowRank(
+        left, factors[0].dtype, right, factors[1].dtype,
+        rows, product.shape[1], product.rank, product.transposed, float.fromhex(product.scale),
+    )  # fmt: skip
+
+
+def read_whole(artifacts: Artifacts, entry: TensorEntry) -> Bits:
+    """All elements of an entry that is small enough to be held; its digest is proved."""
+    if entry.nbytes > MAX_FACTOR_BYTES:
+        raise InvalidError(
+            f"{entry.nbytes} bytes; {MAX_FACTOR_BYTES} are held in memory", subject=entry.name
+        )
+    bits = np.empty(entry.elements, dtype=carrier(entry.dtype))
+    source = StoredElements(artifacts, entry)
+    try:
+        source.read(bits)
+        source.finish()
+    finally:
+        source.close()
+    return bits
 
 
 class Placed:

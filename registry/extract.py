@@ -95,7 +95,11 @@ def row_length(shape: tuple[int, ...]) -> int:
 
 
 def extract_delta(
-    artifacts: Artifacts, pair: Pair, canonical_name: str, advance: Callable[[int], None]
+    artifacts: Artifacts,
+    pair: Pair,
+    canonical_name: str,
+    advance: Callable[[int], None],
+    kind: TensorKind = "delta",
 ) -> Extracted | None:
     """Δ of two floating-point tensors. ParamDeltaError if the proof fails (it never may).
 
@@ -114,7 +118,7 @@ def extract_delta(
     stream, patch, patched = _encode(artifacts, pair, dtype, encoder, survey.equal, advance)
     entry = TensorEntry(
         name=pair.post.name,
-        kind="delta",
+        kind=kind,
         dtype=pair.post.dtype,
         shape=pair.post.shape,
         post=place_of(pair.post),
@@ -335,6 +339,13 @@ def hash_tensor(reader: TensorReader, info: TensorInfo, advance: Callable[[int],
         hasher.update(buffer[:n])
         advance(buffer[:n].nbytes)
     return hasher.digest
+
+
+def read_tensor(reader: TensorReader, info: TensorInfo) -> Bits:
+    """All of a tensor's bits; the caller has looked at its size."""
+    bits = np.empty(info.elements, dtype=carrier(info.dtype))
+    reader.read_into(info, 0, bits)
+    return bits
 
 
 def has_arithmetic(*dtypes: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from paramdelta.digest import Digest
 from paramdelta.logical import LogicalTensor
-from paramdelta.manifest import Transferred
+from paramdelta.manifest import TensorEntry, Transferred
 from paramdelta.problem import Problem
 from paramdelta.vocabulary import RowMap
 
@@ -63,12 +63,15 @@ class PlanBase:
 
 @dataclass(frozen=True, slots=True)
 class PlanTerm:
-    """One delta's part in one tensor. index: into Plan.deltas. rows: of vocabulary tensors."""
+    """One delta's part in one tensor. index: into Plan.deltas. rows: of vocabulary tensors.
+
+    factors: left and right of a product."""
 
     index: int
     alpha: float
     source: Transferred
     rows: RowMap | None = None
+    factors: tuple[TensorEntry, TensorEntry] | None = None
 
 
 @dataclass(frozen=True, slots=True)

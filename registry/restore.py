@@ -32,7 +32,7 @@ class Restored:
 def restore_checkpoint(
     artifacts: Artifacts,
     manifest: Manifest,
-    base: Checkpoint,
+    base: Checkpoint | None,
     out: Path,
     *,
     force: bool,
@@ -41,9 +41,11 @@ def restore_checkpoint(
 ) -> Restored:
     """Writes the post of *manifest* to *out*. Every tensor and file is proved by its digest.
 
-    IncompatibleError if *base* is not the delta's own base, CorruptError if what comes out is not
-    what went in; then nothing is left at *out*.
+    base: None where `needs_base` says that none is read (an adapter's factors). IncompatibleError
+    if *base* is not the delta's own base, CorruptError if what comes out is not what went in; then
+    nothing is left at *out*.
     """
+    base = base or Checkpoint(out, ())  # no tensors
     _check_base(manifest, base)
     stored = {tensor.name: tensor for tensor in manifest.post.tensors}
     with FolderWriter(out, replace=force) as folder, base.reader() as reader:
@@ -67,6 +69,11 @@ def restore_checkpoint(
             files[carried.path] = digest_of(data)
         folder.commit()
     return Restored(dict(sorted(files.items())))
+
+
+def needs_base(manifest: Manifest) -> bool:
+    """Whether a restore reads tensors of the delta's own base."""
+    return any(entry.base is not None for entry in manifest.tensors)
 
 
 def _check_base(manifest: Manifest, base: Checkpoint) -> None:

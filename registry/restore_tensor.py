@@ -11,10 +11,10 @@ from paramdelta import fp8
 from paramdelta.checkpoint import Checkpoint, TensorReader
 from paramdelta.digest import Digest, Hasher
 from paramdelta.dtypes import ITEM_BYTES, Bits, carrier
-from paramdelta.errors import CorruptError, IncompatibleError, InvalidError
-from paramdelta.limits import MAX_FACTOR_BYTES
+from paramdelta.errors import CorruptError, IncompatibleError
 from paramdelta.logical import LogicalTensor, NumberReader, Scales, table_of
 from paramdelta.manifest import (
+    DIFFERENCES,
     Manifest,
     Place,
     StoredTensor,
@@ -26,6 +26,7 @@ from paramdelta.patch import PatchDecoder
 from paramdelta.problem import Problem
 from paramdelta.safetensors_header import TensorInfo
 from registry.artifacts import Artifacts
+from registry.contribution import read_whole
 from registry.extract import CHUNK, hash_tensor, row_length
 from registry.streams import FrameReader, TensorStream
 
@@ -78,16 +79,7 @@ class RestoreSource:
         if entry.post.scale is None:
             return None
         found = self._by_name[entry.post.scale.tensor]
-        if found.nbytes > MAX_FACTOR_BYTES:
-            raise InvalidError("too large a table of scales", subject=found.name)
-        bits = np.empty(found.elements, dtype=carrier(found.dtype))
-        stream = open_stream(self.artifacts, found)
-        try:
-            stream.read(bits)
-            stream.finish()
-        finally:
-            stream.close()
-        return table_of(bits, found.dtype, found.shape)
+        return table_of(read_whole(self.artifacts, found), found.dtype, found.shape)
 
     def check_base(self, tensor: str, found: Digest) -> None:
         """IncompatibleError unless *found* is the digest of the base's stored tensor."""
@@ -191,7 +183,7 @@ class _EntryRestore:
         entry, base = self._entry, self._base
         chunk = max(1, min(_chunk(entry, stream), entry.elements))
         unpatch = None
-        if entry.kind == "delta" and base is not None:
+        if entry.kind in DIFFERENCES and base is not None:
             unpatch = PatchDecoder(base.tensor.dtype, entry.dtype)
         held = np.zeros(chunk, dtype=carrier(base.tensor.dtype if base else entry.dtype))
         change = np.empty(chunk, dtype=carrier(entry.delta_dtype))

@@ -188,6 +188,7 @@ def _touching(
     found: dict[str, list[PlanTerm]] = {}
     used: set[str] = set()
     for index, part in enumerate(contributions):
+        entries = {entry.name: entry for entry in part.manifest.tensors}
         for source in part.manifest.sources:
             alpha = part.alpha
             for pattern, value in alpha_for:
@@ -200,7 +201,10 @@ def _touching(
                 continue
             if source.nonzero or source.kind == "added":
                 rows = _rows(source, target, part.tokens)
-                found.setdefault(name, []).append(PlanTerm(index, alpha, source, rows))
+                factors = None
+                if isinstance(source, Product):
+                    factors = (entries[source.left], entries[source.right])
+                found.setdefault(name, []).append(PlanTerm(index, alpha, source, rows, factors))
     for pattern, _ in alpha_for:
         if pattern not in used:
             raise UsageError(f"--alpha-for {pattern!r} matches no tensor of the deltas")
