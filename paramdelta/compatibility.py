@@ -41,9 +41,9 @@ def compare(
     same_content: the target's weights are the delta's own base, byte for byte. align: rows of the
     vocabulary are matched by id, or by the token's string.
     """
-    rows = tokens.rows(delta_base, delta_post, target)
     moved = tokens.tokenizers(delta_base, target, align)
     added = tokens.added(delta_base, delta_post, target, align)
+    rows = tokens.rows(delta_base, delta_post, target, moved.matched)
     problems = [
         *_architecture(delta_base, target),
         *([] if same_content else _ties(delta_base, delta_post)),
@@ -80,6 +80,9 @@ def _field(field: str, ours: Any, theirs: Any) -> list[Problem]:
         return []
     if field == "tied":
         return [_tie("the delta's base", ours, "this one", theirs)]
+    if field == "model_type":
+        reason = f"computes like {ours} in the delta's base, like {theirs} in this one"
+        return [Problem("config.model_type", reason)]
     return [Problem(f"config.{field}", f"{ours} in the delta's base, {theirs} in this one")]
 
 
@@ -145,15 +148,18 @@ def _facets(ours: Fingerprint, theirs: Fingerprint) -> list[Problem]:
     problems = []
     for facet in ("rope", "length", "window", "dtype", "eos", "bos", "pad"):
         before, after = ours.facets[facet], theirs.facets[facet]
-        if before != after:
-            reason = f"{_text(before)} in the delta's base, {_text(after)} in this one"
-            problems.append(Problem(facet, reason, "note"))
+        if before == after:
+            continue
+        reason = f"{_text(before)} in the delta's base, {_text(after)} in this one"
+        if isinstance(before, dict):
+            keys = [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
+            changes = [f"{k} {_text(before.get(k))} → {_text(after.get(k))}" for k in keys]
+            reason = f"{', '.join(changes)} (the delta's base → this one)"
+        problems.append(Problem(facet, reason, "note"))
     return problems
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {v}" for k, v in value.items()) or "none"
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
     return "none" if value is None else str(value)

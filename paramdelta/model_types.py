@@ -96,13 +96,13 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "hidden_size": 4096, "num_hidden_layers": 40, "num_attention_heads": 32,
         "num_key_value_heads": 2, "head_dim": 128, "hidden_act": "silu",
         "partial_rotary_factor": 0.5, "rope_theta": 10000, "max_position_embeddings": 131072,
-        "pad_token_id": 151329,
+        "eos_token_id": [151329, 151336, 151338], "pad_token_id": 151329,
     },
     "glm4": {
         "hidden_size": 4096, "num_hidden_layers": 40, "num_attention_heads": 32,
         "num_key_value_heads": 2, "head_dim": 128, "hidden_act": "silu",
         "partial_rotary_factor": 0.5, "rope_theta": 10000, "max_position_embeddings": 131072,
-        "pad_token_id": 151329,
+        "eos_token_id": [151329, 151336, 151338], "pad_token_id": 151329,
     },
     "glm4_moe": {
         "hidden_size": 4096, "num_hidden_layers": 46, "num_attention_heads": 96,
@@ -124,12 +124,6 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "hidden_size": 6144, "num_hidden_layers": 44, "num_attention_heads": 64,
         "hidden_act": "gelu", "partial_rotary_factor": 0.25, "use_parallel_residual": True,
         "rope_theta": 10000, "max_position_embeddings": 2048, "bos_token_id": 0, "eos_token_id": 2,
-    },
-    "gpt_oss": {
-        "hidden_size": 2880, "num_hidden_layers": 36, "num_attention_heads": 64,
-        "num_key_value_heads": 8, "head_dim": 64, "hidden_act": "silu", "num_experts": 128,
-        "num_experts_per_tok": 4, "rope_theta": 150000, "max_position_embeddings": 131072,
-        "sliding_window": 128,
     },
     "gptj": {
         "hidden_size": 4096, "num_hidden_layers": 28, "num_attention_heads": 16,
@@ -172,12 +166,6 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 8, "hidden_act": "silu", "rope_theta": 10000,
         "max_position_embeddings": 131072, "sliding_window": 4096, "bos_token_id": 1,
         "eos_token_id": 2,
-    },
-    "ministral3": {
-        "hidden_size": 4096, "num_hidden_layers": 34, "num_attention_heads": 32,
-        "num_key_value_heads": 8, "head_dim": 128, "hidden_act": "silu", "rope_theta": 10000,
-        "max_position_embeddings": 262144, "bos_token_id": 1, "eos_token_id": 2,
-        "pad_token_id": 11,
     },
     "mistral": {
         "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,

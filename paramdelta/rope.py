@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from paramdelta.model_config import Config, field, plain
+from paramdelta.model_config import Config, field, model_type, plain
 
 _LOCAL = "rope_local_base_freq"
 _ALIASES = {"su": "longrope", "mrope": "default"}
 _SCALED = ("llama3", "yarn", "longrope")
 _ORIGINAL = "original_max_position_embeddings"
+_SCALE_FULL_ONLY = ("olmo3",)  # rope_scaling of transformers 4 leaves sliding layers alone
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 
 
@@ -22,11 +23,13 @@ def rope_settings(language: Config) -> dict[str, str]:
 
     The rotated part of a head is not here: it changes what weights mean (paramdelta.architecture).
     """
-    sections = _sections(language)
+    sections = {key: _plain(value, language) for key, value in _sections(language).items()}
+    if len({tuple(settings.items()) for settings in sections.values()}) == 1:
+        return next(iter(sections.values()))
     found = {
-        f"{section}.{key}" if section else key: text
+        f"{section}.{key}": text
         for section, settings in sections.items()
-        for key, text in _plain(settings, language).items()
+        for key, text in settings.items()
     }
     return dict(sorted(found.items()))
 
@@ -60,6 +63,8 @@ def _sections(language: Config) -> dict[str, Mapping[str, Any]]:
     if theta is not None:
         settings.setdefault("rope_theta", theta)
     local = field(language, _LOCAL)
+    if local is None and model_type(language) in _SCALE_FULL_ONLY:
+        local = theta
     if local is None:
         return {"": settings}
     return {_FULL: settings, _SLIDING: {"rope_theta": local}}

@@ -95,7 +95,7 @@ class _Names:
 def added(base: Fingerprint, post: Fingerprint, target: Fingerprint, align: Align) -> Moved:
     """Added tokens: the two bases' against each other, then what the post made of its own."""
     problems = _replaced(base, post)
-    if base.tokenizer_hash is None or target.tokenizer_hash is None:
+    if None in (base.facets["ids_hash"], target.facets["ids_hash"]):  # not both a tokenizer.json
         return Moved(tuple(problems))
     own, new, here = _Names(base), _Names(post), _Names(target)
     by_string = align == "tokens"
@@ -205,12 +205,17 @@ def _some(
     return [Problem(_SUBJECT, f"{count} {what} ({named})", severity, remedy)]
 
 
-def rows(base: Fingerprint, post: Fingerprint, target: Fingerprint) -> list[Problem]:
-    """Vocabularies of another size than the post's, tensor by tensor."""
+def rows(base: Fingerprint, post: Fingerprint, target: Fingerprint, matched: bool) -> list[Problem]:
+    """Vocabularies of another size than the post's, tensor by tensor. matched: rows by string."""
     problems = []
     for name, size in sorted(post.facets["rows"].items()):
         there = target.facets["rows"].get(name)
-        if there is not None and there != size:
+        if there is None or there == size:
+            continue
+        if matched:
+            reason = f"{size} rows in the delta, {there} here, matched by string"
+            problems.append(Problem(name, reason, "note"))
+        else:
             before = base.facets["rows"].get(name, size)
             problems.append(_row(name, before, size, there, _in_use(base, post)))
     return problems

@@ -313,7 +313,7 @@ def deepseek_v3(fp8: bool = True) -> Model:
         "hidden_size": 7168, "intermediate_size": 18432, "moe_intermediate_size": 2048,
         "num_hidden_layers": 2, "num_attention_heads": 128, "num_key_value_heads": 128,
         "q_lora_rank": 1536, "kv_lora_rank": 512, "qk_nope_head_dim": 128,
-        "qk_rope_head_dim": 64, "v_head_dim": 128, "n_routed_experts": 4,
+        "qk_rope_head_dim": 64, "v_head_dim": 128, "n_routed_experts": 64,
         "n_shared_experts": 1, "num_experts_per_tok": 2, "n_group": 2, "topk_group": 1,
         "routed_scaling_factor": 2.5, "norm_topk_prob": True, "scoring_func": "sigmoid",
         "topk_method": "noaux_tc", "first_k_dense_replace": 1, "num_nextn_predict_layers": 1,
@@ -343,9 +343,9 @@ def deepseek_v3(fp8: bool = True) -> Model:
         if i == 0:
             shapes |= gated(f"{layer}mlp.", 7168, 18432)
         else:
-            shapes[f"{layer}mlp.gate.weight"] = (4, 7168)
-            shapes[f"{layer}mlp.gate.e_score_correction_bias"] = (4,)
-            for e in range(4):
+            shapes[f"{layer}mlp.gate.weight"] = (64, 7168)
+            shapes[f"{layer}mlp.gate.e_score_correction_bias"] = (64,)
+            for e in range(64):
                 shapes |= gated(f"{layer}mlp.experts.{e}.", 7168, 2048)
             shapes |= gated(f"{layer}mlp.shared_experts.", 7168, 2048)
     shapes |= {"model.norm.weight": (7168,), "lm_head.weight": (129280, 7168)}

@@ -162,8 +162,8 @@ LEGACY_SPACES = {
 
 def sentencepiece(family: str, added: Mapping[int, str]) -> dict[str, Any]:
     """As transformers 4 converts Llama 2's and Mistral's."""
-    return bpe(family, added, first=3, normalizer=LEGACY_SPACES, unk_token="<unk>",
-               fuse_unk=True) | {}  # fmt: skip
+    options = {"unk_token": "<unk>", "fuse_unk": True, "byte_fallback": True}
+    return bpe(family, added, first=3, normalizer=LEGACY_SPACES, **options)
 
 
 # -- tensor tables ------------------------------------------------------------------------
