@@ -9,6 +9,7 @@ MIB = 1 << 20
 MAX_HEADER_BYTES = 25 * MIB  # a safetensors header; 405B models need about 0.2 MiB a shard
 MAX_TENSORS = 200_000  # in one checkpoint; DeepSeek-V3 has 91,991
 MAX_DIMENSIONS = 64
+MAX_EXPERTS = 4096  # in one fused tensor; DeepSeek-V3 has 256 a layer, Kimi K2 384
 MAX_NAME_BYTES = 1024  # of a tensor name, UTF-8
 MAX_PATH_BYTES = 1024  # of a relative path, UTF-8
 MAX_PATH_PART_BYTES = 255  # what common file systems allow between two slashes
