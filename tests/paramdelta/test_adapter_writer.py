@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from peft import PeftModel
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from paramdelta.adapter import read_adapter
 from paramdelta.adapter_writer import adapter_files, lay_out
@@ -17,11 +18,6 @@ from paramdelta.checkpoint import Checkpoint
 from paramdelta.errors import InvalidError
 from paramdelta.truncate import truncate
 from paramdelta.writer import FolderWriter
-
-os.environ["HF_HUB_OFFLINE"] = "1"
-
-from peft import PeftModel
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 IDS = torch.arange(3, 15)[None]
 EMBED = "model.embed_tokens.weight"

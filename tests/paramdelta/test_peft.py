@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import copy
-import os
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, PeftModel, get_peft_model
 from support.checkpoints import bits_of, values_of
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
 
 from paramdelta import delta
 from paramdelta.adapter import Adapter, read_adapter
@@ -20,17 +27,6 @@ from paramdelta.delta import Term
 from paramdelta.dtypes import carrier
 from paramdelta.errors import IncompatibleError, InvalidError
 from paramdelta.lowrank import LowRank
-
-os.environ["HF_HUB_OFFLINE"] = "1"  # PEFT asks the hub for the base's vocabulary
-
-from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import (
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedModel,
-)
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 IDS = torch.arange(3, 15)[None]
