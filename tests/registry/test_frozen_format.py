@@ -8,7 +8,7 @@ from pathlib import Path
 from support.registries import files_of, open_registry
 
 DATA = Path(__file__).parents[1] / "data" / "v1"
-DIGEST = "sha256:55feef767f69a4efb938bffba3ab733aa227bbce667a2be0a2592fb458103fe0"
+DIGEST = "sha256:e40b86e97ad998f2ea9d8d98eb57cf9eea56a70636c3bea7080ae3ca5480c395"
 
 
 def test_the_first_format_restores_bit_for_bit(tmp_path: Path) -> None:

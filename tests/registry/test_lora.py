@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, PeftModel, get_peft_model
 from support.registries import files_of, open_registry
 from support.tensors import load, same_bits
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from paramdelta.errors import IncompatibleError, InvalidError, UsageError
 from registry.registry import Registry
-
-os.environ["HF_HUB_OFFLINE"] = "1"  # PEFT asks the hub for the base's vocabulary
-
-from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 IDS = torch.arange(3, 15)[None]
