@@ -15,6 +15,7 @@ import numpy.typing as npt
 from paramdelta.checkpoint import TensorReader
 from paramdelta.digest import Digest, Hasher, content_digest
 from paramdelta.dtypes import ARITHMETIC, carrier
+from paramdelta.logical import LogicalTensor, NumberReader
 from paramdelta.naming import canonical_name
 from paramdelta.safetensors_header import TensorInfo
 from paramdelta.sketch import (
@@ -26,13 +27,13 @@ from paramdelta.sketch import (
     to_float32,
     value_digest,
 )
-from registry.extract import CHUNK
+from registry.extract import CHUNK, hash_tensor
 from registry.jobs import Job, run_jobs
 from registry.progress import Progress
 from registry.publish import Side
 from registry.records import Base
 
-Read = tuple[Digest, str]  # of a tensor's bytes, and of its values
+Read = tuple[Digest, str]  # of a tensor's bytes, and of its values (empty: none of its own)
 
 
 def describe(
@@ -44,23 +45,35 @@ def describe(
     threads: int,
     progress: Progress,
 ) -> Base:
-    """Reads every tensor of the checkpoint once."""
-    checkpoint = side.checkpoint
-    tensors = sorted(checkpoint.tensors.values(), key=lambda info: (-info.nbytes, info.name))
+    """Reads every tensor of the checkpoint once, and fused ones again for their bytes' digest.
+
+    Sketch and value digests are of logical tensors: a fused base and a split one have the same.
+    """
+    checkpoint, view = side.checkpoint, side.view
+    tensors = sorted(view.tensors.values(), key=lambda t: (-t.info.nbytes, t.name))
+    whole = {tensor.whole.name for tensor in tensors if tensor.is_whole}
+    rest = [info for name, info in checkpoint.tensors.items() if name not in whole]
     total = _Total()
     with checkpoint.reader() as reader:
-        jobs = [
-            Job(info.nbytes, _read_job(reader, info, total, place))
-            for place, info in enumerate(tensors)
+        jobs: list[Job[Read]] = [
+            Job(tensor.info.nbytes, _read_job(reader, tensor, total, place))
+            for place, tensor in enumerate(tensors)
         ]
-        found = run_jobs(jobs, threads, progress, "read base", checkpoint.nbytes)
-    digest = content_digest(
-        (info.name, info.dtype, info.shape, read[0])
-        for info, read in zip(tensors, found, strict=True)
+        jobs += [Job(info.nbytes, _hash_job(reader, info)) for info in rest]
+        size = sum(job.size for job in jobs)
+        found = run_jobs(jobs, threads, progress, "read base", size)
+    values, digests = {}, {}
+    for tensor, (digest, value) in zip(tensors, found, strict=False):
+        values[canonical_name(tensor.name)] = value
+        if tensor.is_whole:
+            digests[tensor.whole.name] = digest
+    for info, (digest, _) in zip(rest, found[len(tensors) :], strict=True):
+        digests[info.name] = digest
+    content = content_digest(
+        (name, info.dtype, info.shape, digests[name]) for name, info in checkpoint.tensors.items()
     )
-    values = {canonical_name(info.name): read[1] for info, read in zip(tensors, found, strict=True)}
     sketch = Sketch.total([total.buckets]).to_bytes()
-    return describe_read(name, location, revision, side, digest, sketch, values)
+    return describe_read(name, location, revision, side, content, sketch, values)
 
 
 def describe_read(
@@ -89,9 +102,9 @@ def describe_read(
         sketch=sketch,
         created_at=datetime.now(UTC),
         sketch_table=table_digest(
-            canonical_name(info.name)
-            for info in checkpoint.tensors.values()
-            if info.dtype in ARITHMETIC
+            canonical_name(tensor.name)
+            for tensor in side.view.tensors.values()
+            if tensor.dtype in ARITHMETIC
         ),
         value_digests=values,
     )
@@ -118,25 +131,30 @@ class _Total:
 
 
 def _read_job(
-    reader: TensorReader, info: TensorInfo, total: _Total, place: int
+    reader: TensorReader, tensor: LogicalTensor, total: _Total, place: int
 ) -> Callable[[Callable[[int], None]], Read]:
     def run(advance: Callable[[int], None]) -> Read:
+        numbers = NumberReader(reader, tensor)
         hasher = Hasher()
-        sketch = TensorSketch(canonical_name(info.name))
-        has_values = info.dtype in ARITHMETIC
-        buffer = np.empty(max(1, min(CHUNK, info.elements)), dtype=carrier(info.dtype))
-        for start in range(0, info.elements, buffer.size):
-            piece = buffer[: min(buffer.size, info.elements - start)]
-            reader.read_into(info, start, piece)
-            hasher.update(piece)
+        sketch = TensorSketch(canonical_name(tensor.name))
+        has_values = tensor.dtype in ARITHMETIC
+        buffer = np.empty(max(1, min(CHUNK, tensor.elements)), dtype=carrier(tensor.dtype))
+        for start in range(0, tensor.elements, buffer.size):
+            piece = buffer[: min(buffer.size, tensor.elements - start)]
+            stored = numbers.read_into(start, piece)
+            hasher.update(stored)
             if has_values:
-                sketch.update(to_float32(piece, info.dtype))
-            advance(piece.nbytes)
+                sketch.update(to_float32(piece, tensor.dtype))
+            advance(stored.nbytes)
         buckets = sketch.finish()
         total.add(place, buckets)
         digest = hasher.digest
         if has_values:
-            return digest, value_digest(info.shape, buckets)
-        return digest, byte_digest(info.shape, digest)
+            return digest, value_digest(tensor.shape, buckets)
+        return digest, byte_digest(tensor.shape, digest)
 
     return run
+
+
+def _hash_job(reader: TensorReader, info: TensorInfo) -> Callable[[Callable[[int], None]], Read]:
+    return lambda advance: (hash_tensor(reader, info, advance), "")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from paramdelta.problem import Problem
-from registry.records import KnownBase
+from registry.records import BaseValues
 
 NAMED = 5  # tensors named in a reason; the count is always given
 
@@ -36,7 +36,7 @@ class Likeness:
     problem: Problem | None
 
 
-def likeness(own: KnownBase, other: KnownBase, distance: float | None) -> Likeness:
+def likeness(own: BaseValues, other: BaseValues, distance: float | None) -> Likeness:
     """distance: ‖other − own‖ / ‖own‖, None if unknown."""
     values, dtype = other.value_digests, other.dtype
     whose = f"{own.name}, the delta's own base"
@@ -56,14 +56,14 @@ def likeness(own: KnownBase, other: KnownBase, distance: float | None) -> Likene
     return Likeness(False, None)
 
 
-def _how(own: KnownBase, dtype: str, extra: int) -> str:
+def _how(own: BaseValues, dtype: str, extra: int) -> str:
     """What differs all the same, as far as it is known."""
     ways = []
     if dtype != own.dtype:
         ways.append(f"saved as {dtype}")
     if extra:
         ways.append(f"with {extra} more tensor{'s' if extra > 1 else ''} beside them")
-    return ", " + " ".join(ways) if ways else ", saved under other names or in other dtypes"
+    return ", " + " ".join(ways) if ways else ", saved under other names, in other dtypes or fused"
 
 
 def _note(reason: str) -> Problem:

@@ -23,7 +23,7 @@ from paramdelta.sketch import Sketch
 from registry.catalog import Catalog
 from registry.catalog.checks import check_page
 from registry.ranking import Asked, Judge, Kind, page_of
-from registry.records import Base, DeltaEvidence, KnownBase, Release
+from registry.records import Base, BaseValues, DeltaEvidence, Release
 from registry.results import Match, QueryResult
 from registry.sources import Located
 
@@ -39,7 +39,7 @@ class Target:
     content_digest: str | None
     sketch: Sketch | None
     sketch_table: str | None = None
-    known: KnownBase | None = None
+    known: BaseValues | None = None
 
     @property
     def asked(self) -> Asked:
@@ -70,7 +70,7 @@ def _target(base: Base) -> Target:
         content_digest=base.content_digest,
         sketch=_sketch(base.sketch, base.name),
         sketch_table=base.sketch_table,
-        known=KnownBase(base.name, base.content_digest, base.dtype, values) if values else None,
+        known=BaseValues(base.name, base.content_digest, base.dtype, values) if values else None,
     )
 
 
@@ -218,7 +218,7 @@ def rank_bases(
         )
         if kind.fits(least):
             kept.append((kind, [_Candidate(row.name, summary.norm, row.content_digest)]))
-    known = catalog.evidence.known_bases([summary.base_content_digest])
+    known = catalog.evidence.base_values([summary.base_content_digest])
     own = _sketch(summary.base_sketch, release.digest)
     asked = Asked(True, own, summary.sketch_table, known[0] if known else None)
     page = page_of(catalog, kept, asked, limit, offset)

@@ -16,7 +16,7 @@ from paramdelta.problem import Problem
 from paramdelta.sketch import Sketch
 from registry.catalog import Catalog
 from registry.near_miss import Likeness, likeness
-from registry.records import KnownBase
+from registry.records import BaseValues
 
 SKETCHES = 200  # held at once
 UNRELATED = 3.8  # drift ratios above it kept at most 0.4 of a skill in every measurement
@@ -45,7 +45,7 @@ class Asked:
     own: bool
     sketch: Sketch | None
     table: str | None
-    known: KnownBase | None
+    known: BaseValues | None
 
 
 class Kind(NamedTuple):
@@ -117,7 +117,7 @@ class Judge:
     def __init__(self, asked: Asked) -> None:
         self._asked = asked
         self._distances: dict[int, Distance] = {}  # by sketch
-        self._known: dict[str, KnownBase] = {}  # by content
+        self._known: dict[str, BaseValues] = {}  # by content
         self._likeness: dict[int, Likeness] = {}  # by kind
 
     def measure(self, catalog: Catalog, kinds: Iterable[Kind]) -> None:
@@ -141,7 +141,7 @@ class Judge:
         """Reads the value digests of their bases, where there are some to compare with."""
         if self._asked.known is not None:
             wanted = {kind.content for kind in kinds if not kind.same} - self._known.keys()
-            found = catalog.evidence.known_bases(sorted(wanted))
+            found = catalog.evidence.base_values(sorted(wanted))
             self._known.update((base.content_digest, base) for base in found)
 
     def comparable(self, kind: Kind) -> bool:

@@ -95,7 +95,7 @@ class BaseEvidence(NamedTuple):
     sketch_table: str | None
 
 
-class KnownBase(NamedTuple):
+class BaseValues(NamedTuple):
     """What tells whether another checkpoint is this base saved another way."""
 
     name: str

@@ -122,7 +122,8 @@ def summarize(
             side.tokenizer_hash,
         ):
             raise InvalidError("a fingerprint has other hashes than its source", where=digest)
-    sketched = [canonical_name(entry.name) for entry in manifest.tensors if entry.kind == "delta"]
+    if not math.isfinite(manifest.norm):
+        raise InvalidError("the tensors' norms add up to no finite number", where=digest)
     return DeltaSummary(
         digest=digest,
         architecture_hash=manifest.base.architecture_hash,
@@ -140,17 +141,16 @@ def summarize(
         post_fingerprint=manifest.post.fingerprint,
         sketch=delta_sketch.to_bytes(),
         base_sketch=base_sketch.to_bytes(),
-        norm=_norm(manifest, digest),
-        sketch_table=table_digest(sketched),
+        norm=manifest.norm,
+        sketch_table=_sketch_table(manifest),
     )
 
 
-def _norm(manifest: Manifest, where: Digest) -> float:
-    """‖Δ‖₂ from the tensors' norms, which are text in a manifest."""
-    try:
-        norm = math.hypot(*(float(entry.norm) for entry in manifest.tensors))
-    except ValueError:
-        norm = math.nan
-    if not math.isfinite(norm):
-        raise InvalidError("a tensor's norm is no finite number", where=where)
-    return norm
+def _sketch_table(manifest: Manifest) -> str | None:
+    """Of the base's sketch, which sums over the tensors that have a delta.
+
+    An adapter brings the sketch of its whole base, whose tensors its manifest does not list.
+    """
+    if manifest.post.kind == "adapter":
+        return None
+    return table_digest(canonical_name(t.name) for t in manifest.tensors if t.kind == "delta")

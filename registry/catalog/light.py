@@ -24,7 +24,7 @@ from registry.catalog.schema import (
     SketchRow,
     TagRow,
 )
-from registry.records import BaseEvidence, DeltaEvidence, KnownBase, ReleaseFacts
+from registry.records import BaseEvidence, BaseValues, DeltaEvidence, ReleaseFacts
 
 CHUNK = 500  # values asked for in one statement
 MAX_FINGERPRINTS = 256  # kept in memory; one of a large model takes about 100 kB there
@@ -106,16 +106,16 @@ class Evidence:
                 found.update((row[0], row[1]) for row in rows)
         return found
 
-    def known_bases(self, content_digests: Iterable[str]) -> list[KnownBase]:
+    def base_values(self, content_digests: Iterable[str]) -> list[BaseValues]:
         """Of each content the oldest base whose value digests are known."""
-        found: dict[str, KnownBase] = {}
+        found: dict[str, BaseValues] = {}
         known = BaseRow.value_digests.is_not(None)
         with reading(self._engine) as session:
             for some in _chunks(content_digests):
                 statement = select(*_KNOWN).where(BaseRow.content_digest.in_(some), known)
                 for name, digest, dtype, values in session.execute(statement.order_by(BaseRow.id)):
                     if values is not None and digest not in found:
-                        found[digest] = KnownBase(name, digest, dtype, unpacked(values))
+                        found[digest] = BaseValues(name, digest, dtype, unpacked(values))
         return list(found.values())
 
     def facts(self, releases: Iterable[int]) -> dict[int, ReleaseFacts]:

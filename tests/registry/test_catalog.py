@@ -734,7 +734,7 @@ def test_light_rows_hold_what_the_records_hold(catalog: Catalog) -> None:
         assert evidence.sketches([row.sketch])[row.sketch] == one.sketch
     assert evidence.bases(digest(2)) == [] and evidence.count_bases() == 3
     many = [digest(i) for i in range(2000)]
-    known = evidence.known_bases(many)
+    known = evidence.base_values(many)
     assert sorted(each.name for each in known) == ["b0", "b1", "b2"]
     assert known[0].value_digests == base().value_digests
 

@@ -149,9 +149,36 @@ def test_a_wrapped_base_has_the_same_values(registry: Registry, tmp_path: Path) 
     match = only(registry, written(tmp_path / "wrapped", wrapped(BASE), config=WRAPPER))
     assert match.verdict == "compatible"
     assert reasons(match, "content") == [
-        "the same values as base, the delta's own base, saved under other names or in other dtypes"
+        "the same values as base, the delta's own base, "
+        "saved under other names, in other dtypes or fused"
     ]
     assert match.drift_ratio == 0.0
+
+
+def fused(tensors: Tensors) -> Tensors:
+    """Query, key and value rows one below the other, as Phi-3 has them."""
+    names = ("q_proj", "k_proj", "v_proj")
+    found = {n: held for n, held in tensors.items() if not any(f".{part}." in n for part in names)}
+    for name in [name for name in tensors if ".q_proj." in name]:
+        parts = [tensors[name.replace("q_proj", part)] for part in names]
+        bits = np.concatenate([bits for _, bits, _ in parts])
+        rows = sum(shape[0] for _, _, shape in parts)
+        dtype, _, (_, width) = parts[0]
+        found[name.replace("q_proj", "qkv_proj")] = (dtype, bits, (rows, width))
+    return found
+
+
+def test_a_fused_base_and_a_split_one_have_the_same_values(tmp_path: Path) -> None:
+    base = written(tmp_path / "base", fused(BASE), config=llama_config())
+    post = written(tmp_path / "post", fused(changed(BASE, 2)), config=llama_config())
+    with open_registry(tmp_path) as registry:
+        registry.publish("skills/chat", str(base), str(post))
+        match = only(registry, written(tmp_path / "split", BASE))
+        assert match.drift_ratio == 0.0 and match.verdict == "compatible"
+        assert reasons(match, "content")[0].startswith("the same values as base")
+        added = registry.add_base(str(base), "again").base
+        assert added.value_digests == registry.catalog.get_base("base").value_digests
+        assert added.content_digest == registry.catalog.get_base("base").content_digest
 
 
 def test_a_tower_beside_the_language_model_is_no_drift(registry: Registry, tmp_path: Path) -> None:
@@ -162,7 +189,7 @@ def test_a_tower_beside_the_language_model_is_no_drift(registry: Registry, tmp_p
     assert reasons(match, "content") == [
         "the same values as base, the delta's own base, with 1 more tensor beside them"
     ]
-    assert match.drift_ratio == 0.0
+    assert (match.drift_ratio, match.verdict) == (0.0, "compatible")
     folder = tmp_path / "other"
     found = only(registry, written(folder, wrapped(changed(BASE, 7)) | tower, config=WRAPPER))
     assert found.drift_ratio is None
