@@ -277,7 +277,7 @@ class Registry:
         release = self._find(parse_delta(delta))
         return query.rank_bases(self.catalog, release, min_verdict)
 
-    def check(self, delta: str, base: str) -> CheckResult:
+    def check(self, delta: str, base: str, align: str = "ids") -> CheckResult:
         """One verdict, with all its reasons: fingerprints and every tensor."""
         from registry import query, tensor_plan
 
