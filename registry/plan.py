@@ -38,7 +38,8 @@ class PlanBase:
     """The new base. content_digest is what the catalog knows of it, None if nothing.
 
     ref: a registered name, a pinned hub reference or a folder's name; location: where its files
-    lie on this machine, which stands in no output.
+    lie on this machine, which stands in no output. remote: the pinned hub reference that they come
+    from when they are needed, None for a folder.
     """
 
     ref: str
@@ -47,6 +48,7 @@ class PlanBase:
     content_digest: Digest | None
     architecture_hash: str
     tokenizer_hash: str | None
+    remote: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {

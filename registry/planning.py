@@ -19,7 +19,7 @@ from registry.catalog import Catalog
 from registry.plan import Plan, PlanBase
 from registry.publish import card_license
 from registry.resolver import Candidate, Options, resolve
-from registry.sources import HUB_SCHEME, Located
+from registry.sources import HUB_SCHEME, Located, location_of
 
 DTYPES = {"bf16": "BF16", "bfloat16": "BF16", "fp16": "F16", "float16": "F16", "f16": "F16",
           "fp32": "F32", "float32": "F32", "f32": "F32"}  # fmt: skip
@@ -75,11 +75,10 @@ def make_plan(
     options: Options,
 ) -> Plan:
     """The plan of *candidates* on the base at *located*; IncompatibleError with all problems."""
-    checkpoint = located.open()
+    checkpoint = located.headers()
     target = query.target_of(located, catalog, checkpoint)
-    hub = located.ref.startswith(HUB_SCHEME)
-    registered = located.base or catalog.find_base_by_location(str(located.path))
-    name = registered.name if registered else located.ref if hub else located.path.name
+    registered = located.base or catalog.find_base_by_location(location_of(located))
+    name = registered.name if registered else located.remote or located.path.name
     base = PlanBase(
         ref=name,
         location=located.path,
@@ -87,6 +86,7 @@ def make_plan(
         content_digest=Digest(target.content_digest) if target.content_digest else None,
         architecture_hash=target.fingerprint.architecture_hash,
         tokenizer_hash=target.fingerprint.tokenizer_hash,
+        remote=located.remote,
     )
     files = output_files(artifacts, checkpoint, candidates, options.keep_base_behaviour)
     return resolve(candidates, checkpoint, base, target.fingerprint, options, files)
@@ -98,8 +98,8 @@ def card_of(plan: Plan, artifacts: Artifacts) -> str:
     for part in plan.deltas:
         manifest = Manifest.from_bytes(artifacts.read_manifest(part.digest), part.ref)
         licenses.append((part.ref, manifest.post.license))
-    hub = plan.base.ref.startswith(HUB_SCHEME)
-    base_model = plan.base.ref.removeprefix(HUB_SCHEME).split("@")[0] if hub else None
+    remote = plan.base.remote
+    base_model = remote.removeprefix(HUB_SCHEME).split("@")[0] if remote else None
     return model_card(plan, base_model, licenses)
 
 

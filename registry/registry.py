@@ -32,7 +32,15 @@ from registry.results import (
     RestoredView,
     VerifyResult,
 )
-from registry.sources import Located, base_name_of, locate, locate_base, location_of
+from registry.sources import (
+    HUB_SCHEME,
+    Located,
+    base_name_of,
+    locate,
+    locate_base,
+    location_of,
+    open_again,
+)
 
 # Numeric modules are imported where they are used: catalog commands must start in a blink.
 if TYPE_CHECKING:
@@ -89,7 +97,7 @@ class Registry:
         located = locate(ref, self.catalog)
         base = describe(
             given or base_name_of(located), location_of(located), located.revision,
-            located.open(), threads=self.settings.threads, progress=self.progress,
+            located.open(self.progress), threads=self.settings.threads, progress=self.progress,
         )  # fmt: skip
         return self._register(base, free=given is None)
 
@@ -143,7 +151,7 @@ class Registry:
         started = time.monotonic()
         parse_name(name)
         at_base, at_post = locate(base, self.catalog), locate(post, self.catalog)
-        sides = [publish.Side.of(at_base.open()), publish.Side.of(at_post.open())]
+        sides = [publish.Side.of(at.open(self.progress)) for at in (at_base, at_post)]
         found = publish.extract_checkpoint(
             self.artifacts, *sides, threads=self.settings.threads, progress=self.progress
         )
@@ -233,7 +241,7 @@ class Registry:
 
         release = self._find(parse_delta(delta))
         located = locate(base, self.catalog)
-        checkpoint = located.open()
+        checkpoint = located.headers(self.progress)
         target = query.target_of(located, self.catalog, checkpoint)
         match = query.match(release, target)
         manifest = self._manifest(release.digest)
@@ -288,7 +296,6 @@ class Registry:
 
         CorruptError if a registered base is not what it was when it was registered.
         """
-        from paramdelta.checkpoint import Checkpoint
         from registry import planning
         from registry.model_folder import write_model
 
@@ -297,7 +304,7 @@ class Registry:
         planning.check_out(out, [plan.base.location, *self._own_folders()], force)
         outcome = write_model(
             plan,
-            Checkpoint.open(plan.base.location),
+            open_again(plan.base.location, plan.base.remote, self.progress),
             self.artifacts,
             out,
             force=force,
@@ -326,7 +333,7 @@ class Registry:
         found = restore_checkpoint(
             self.artifacts,
             manifest,
-            located.open(),
+            located.open(self.progress),
             out,
             force=force,
             threads=self.settings.threads,
@@ -344,7 +351,8 @@ class Registry:
                 remedy="give it with --base, or register it with `paramdelta base add`",
             )
         missing: NotFoundError | None = None
-        for base in found:
+        # a folder before the hub: it needs no network
+        for base in sorted(found, key=lambda base: base.location.startswith(HUB_SCHEME)):
             try:
                 return locate_base(base)
             except NotFoundError as error:
