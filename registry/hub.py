@@ -25,7 +25,7 @@ from paramdelta.errors import (
 )
 from paramdelta.limits import MAX_FOLDER_ENTRIES
 from paramdelta.problem import Problem
-from registry.hub_client import ask, bars
+from registry.hub_client import ask, bars, stoppable
 from registry.progress import NoProgress, Progress
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 SCHEME = "hf://"
 _PART = r"[\w.-]+"
 _REF = re.compile(rf"hf://({_PART}/{_PART})(?:@([\w.+-][\w.+/-]*))?", re.ASCII)
-_OTHERS = re.compile(r"hf://(datasets|spaces|models|buckets)/")
+_OTHERS = ("hf://datasets/", "hf://spaces/", "hf://buckets/")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 DEFAULT_REVISION = "main"
 
@@ -44,7 +44,8 @@ class Repository:
     """*repo* (org/name) at *commit*. folder: where the cache has its files, or will have them.
 
     revision: the branch or tag that was asked for, None for a commit. files: path → bytes, where
-    the hub has said so already. note: what is to be said of how it was found.
+    the hub has said so already. note: what is to be said of how it was found; it is about this
+    call, and stands in no output.
     """
 
     repo: str
@@ -93,11 +94,14 @@ class Repository:
         from huggingface_hub import snapshot_download
 
         patterns = [glob.escape(path) for path in paths]
-        with bars(shown=not isinstance(progress, NoProgress)):
-            ask(
-                self.ref,
-                lambda: snapshot_download(self.repo, revision=self.commit, allow_patterns=patterns),
+
+        def download(bar: type) -> str:
+            return snapshot_download(
+                self.repo, revision=self.commit, allow_patterns=patterns, tqdm_class=bar
             )
+
+        with bars(shown=not isinstance(progress, NoProgress)):
+            ask(self.ref, lambda: stoppable(download))
         if missing := self.missing(paths):  # told by the client only where it knows the list
             raise UnreachableError(
                 f"{len(missing)} of {len(paths)} files did not arrive",
@@ -111,16 +115,12 @@ class Repository:
 
 def parse(ref: str) -> tuple[str, str | None]:
     """(org/name, revision or None) of ``hf://org/name[@revision]``. UsageError."""
-    other = _OTHERS.match(ref)
+    shown, remedy = repr(ref[:200]), "write hf://org/name@revision"
+    if ref.startswith(_OTHERS):
+        raise UsageError(f"{shown} is no model's reference", remedy=remedy)
     match = _REF.fullmatch(ref)
-    if other and (other[1] != "models" or not match):
-        raise UsageError(
-            f"{ref[:200]!r} is not a model's reference", remedy="write hf://org/name@revision"
-        )
     if not match or (match[2] and not _is_revision(match[2])):
-        raise UsageError(
-            f"malformed hub reference {ref[:200]!r}", remedy="write hf://org/name@revision"
-        )
+        raise UsageError(f"malformed hub reference {shown}", remedy=remedy)
     return match[1], match[2]
 
 
@@ -145,7 +145,7 @@ def resolve(ref: str) -> Repository:
         if commit is None:
             raise
         reason = f"{error.reason}; taken as commit {commit}, which the cache knows for it"
-        note = Problem(ref, reason, "note", error.remedy)
+        note = None if _offline() else Problem(ref, reason, "note", error.remedy)
         return Repository(repo, commit, _folder(repo, commit), note=note)
     if type(info.sha) is not str or not _COMMIT.fullmatch(info.sha):
         raise InvalidError("the hub names no commit", where=ref)
@@ -225,6 +225,13 @@ def _cached_files(repo: str, commit: str) -> dict[str, int] | None:
         return {file.path: file.size for file in get_cached_repo_tree(repo, revision=commit)}
     except CachedRepoTreeNotFoundError:
         return None
+
+
+def _offline() -> bool:
+    """Whether the user wants the cache and nothing else."""
+    from huggingface_hub import constants
+
+    return constants.HF_HUB_OFFLINE
 
 
 def _cached_commit(repo: str, revision: str | None) -> str | None:

@@ -89,8 +89,7 @@ def open_headers(repository: Repository, progress: Progress) -> Checkpoint:
         names, weight_map = _weights(listed, files)
         carried, left_out = sort_rest(listed.folder, files, set(names))
         shards = _shards(listed, [files[name] for name in names], progress)
-        notes = (listed.note,) if listed.note else ()
-        checkpoint = HubCheckpoint(listed, shards, carried, left_out + hidden + notes, progress)
+        checkpoint = HubCheckpoint(listed, shards, carried, left_out + hidden, progress)
         if weight_map is not None:
             check_index(listed.folder, weight_map, checkpoint.tensors)
         if not checkpoint.tensors:
@@ -115,7 +114,7 @@ def _cached_whole(repository: Repository, error: UnreachableError) -> Checkpoint
     except ParamDeltaError:
         raise error from None
     reason = "the hub could not be asked for its list of files; the cache's are taken for all"
-    checkpoint.left_out += (Problem(repository.ref, reason, "note", error.remedy),)
+    checkpoint.left_out += (Problem(repository.ref, reason, "note"),)
     return checkpoint
 
 

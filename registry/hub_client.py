@@ -7,13 +7,16 @@ messages are not passed on: they quote answers of the server and signed addresse
 from __future__ import annotations
 
 import errno
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from paramdelta.errors import (
+    Cancelled,
     NotFoundError,
     ParamDeltaError,
     StorageError,
@@ -23,6 +26,7 @@ from paramdelta.errors import (
 
 Answer = TypeVar("Answer")
 
+GRACE = 3.0  # seconds that an interrupted download gets to end
 WAITS = (0.5, 1.0, 2.0)  # seconds before each new try
 _PASSING = (408, 429, 500, 502, 503, 504)  # answers that may be another one soon
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
@@ -177,6 +181,42 @@ def endpoint() -> str:
 
     parts = urlsplit(constants.ENDPOINT)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def stoppable(call: Callable[[type], Answer]) -> Answer:
+    """What *call* answers, given the class of bars to show its progress with.
+
+    The client ends an interrupted download only when its files are whole, minutes later. So it
+    works in a thread, and after an interrupt its bars raise where they would advance. What does
+    not stop in time is left alone: the cache takes files in whole or not at all.
+    """
+    from huggingface_hub.utils import tqdm
+
+    stop = threading.Event()
+
+    class Bar(tqdm):
+        def update(self, n: float | None = 1) -> bool | None:
+            if stop.is_set():
+                raise Cancelled("stopped")
+            shown: bool | None = super().update(n)
+            return shown
+
+    future: Future[Answer] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(call(Bar))
+        except BaseException as error:
+            future.set_exception(error)
+
+    thread = threading.Thread(target=work, name="hub", daemon=True)
+    thread.start()
+    try:
+        return future.result()
+    except BaseException:
+        stop.set()
+        thread.join(GRACE)
+        raise
 
 
 @contextmanager

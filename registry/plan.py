@@ -14,6 +14,7 @@ from typing import Any, Literal
 from paramdelta.digest import Digest
 from paramdelta.manifest import TensorEntry
 from paramdelta.problem import Problem
+from registry.hub import Repository
 
 FORMAT = 1
 KIND = "paramdelta.plan"
@@ -38,8 +39,8 @@ class PlanBase:
     """The new base. content_digest is what the catalog knows of it, None if nothing.
 
     ref: a registered name, a pinned hub reference or a folder's name; location: where its files
-    lie on this machine, which stands in no output. remote: the pinned hub reference that they come
-    from when they are needed, None for a folder.
+    lie on this machine, which stands in no output. remote: the hub repository that they come from
+    when they are needed, None for a folder of the user's own.
     """
 
     ref: str
@@ -48,7 +49,7 @@ class PlanBase:
     content_digest: Digest | None
     architecture_hash: str
     tokenizer_hash: str | None
-    remote: str | None = None
+    remote: Repository | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -19,7 +19,7 @@ from registry.catalog import Catalog
 from registry.plan import Plan, PlanBase
 from registry.publish import card_license
 from registry.resolver import Candidate, Options, resolve
-from registry.sources import HUB_SCHEME, Located, location_of
+from registry.sources import Located, location_of
 
 DTYPES = {"bf16": "BF16", "bfloat16": "BF16", "fp16": "F16", "float16": "F16", "f16": "F16",
           "fp32": "F32", "float32": "F32", "f32": "F32"}  # fmt: skip
@@ -78,7 +78,8 @@ def make_plan(
     checkpoint = located.headers()
     target = query.target_of(located, catalog, checkpoint)
     registered = located.base or catalog.find_base_by_location(location_of(located))
-    name = registered.name if registered else located.remote or located.path.name
+    remote = located.hub
+    name = registered.name if registered else remote.ref if remote else located.path.name
     base = PlanBase(
         ref=name,
         location=located.path,
@@ -86,7 +87,7 @@ def make_plan(
         content_digest=Digest(target.content_digest) if target.content_digest else None,
         architecture_hash=target.fingerprint.architecture_hash,
         tokenizer_hash=target.fingerprint.tokenizer_hash,
-        remote=located.remote,
+        remote=remote,
     )
     files = output_files(artifacts, checkpoint, candidates, options.keep_base_behaviour)
     return resolve(candidates, checkpoint, base, target.fingerprint, options, files)
@@ -99,8 +100,7 @@ def card_of(plan: Plan, artifacts: Artifacts) -> str:
         manifest = Manifest.from_bytes(artifacts.read_manifest(part.digest), part.ref)
         licenses.append((part.ref, manifest.post.license))
     remote = plan.base.remote
-    base_model = remote.removeprefix(HUB_SCHEME).split("@")[0] if remote else None
-    return model_card(plan, base_model, licenses)
+    return model_card(plan, remote.repo if remote else None, licenses)
 
 
 def check_out(out: Path, kept: Sequence[Path], force: bool) -> None:

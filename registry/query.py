@@ -73,6 +73,15 @@ def match(release: Release, target: Target) -> Match:
                 remedy="apply to a base of the same lineage, or evaluate before you trust it",
             )
         )
+    if target.content_digest is None and found.verdict != "incompatible":
+        problems.append(
+            Problem(
+                "drift",
+                "unknown: of this base only headers were read, not its weights",
+                "note",
+                remedy=f"`paramdelta base add {target.ref}`",
+            )
+        )
     return Match(
         ref=f"{release.name}@{release.version}",
         digest=release.digest,

@@ -151,7 +151,8 @@ class Registry:
         started = time.monotonic()
         parse_name(name)
         at_base, at_post = locate(base, self.catalog), locate(post, self.catalog)
-        sides = [publish.Side.of(at.open(self.progress)) for at in (at_base, at_post)]
+        # headers first: a pair that does not match is refused before weights are fetched
+        sides = [publish.Side.of(at.headers(self.progress)) for at in (at_base, at_post)]
         found = publish.extract_checkpoint(
             self.artifacts, *sides, threads=self.settings.threads, progress=self.progress
         )
@@ -245,7 +246,8 @@ class Registry:
         target = query.target_of(located, self.catalog, checkpoint)
         match = query.match(release, target)
         manifest = self._manifest(release.digest)
-        problems = [*match.problems, *resolver.check_tensors(manifest, checkpoint.tensors)]
+        problems = [*match.problems, *located.notes]
+        problems += resolver.check_tensors(manifest, checkpoint.tensors)
         verdict = match.verdict
         if any(problem.severity == "error" for problem in problems):
             verdict = "incompatible"
@@ -333,7 +335,7 @@ class Registry:
         found = restore_checkpoint(
             self.artifacts,
             manifest,
-            located.open(self.progress),
+            located.headers(self.progress),
             out,
             force=force,
             threads=self.settings.threads,

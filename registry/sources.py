@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paramdelta.errors import NotFoundError, UsageError
+from paramdelta.problem import Problem
 from registry import hub
 from registry.catalog import Catalog
 from registry.progress import NoProgress, Progress
@@ -39,9 +40,9 @@ class Located:
     hub: hub.Repository | None = None
 
     @property
-    def remote(self) -> str | None:
-        """The pinned hub reference of its files, None for a folder."""
-        return self.hub.ref if self.hub else None
+    def notes(self) -> tuple[Problem, ...]:
+        """What is to be said of how it was found."""
+        return (self.hub.note,) if self.hub and self.hub.note else ()
 
     def headers(self, progress: Progress = _SILENT) -> Checkpoint:
         """For everything but the weights: of a hub repository these are not downloaded."""
@@ -102,10 +103,9 @@ def locate_base(base: Base) -> Located:
     return Located(base.name, path, base.revision, base)
 
 
-def open_again(path: Path, remote: str | None, progress: Progress) -> Checkpoint:
-    """What was located before, with its weights: by its folder, or its pinned hub reference."""
-    located = _hub(remote) if remote else Located("", path, None, None)
-    return located.open(progress)
+def open_again(path: Path, remote: hub.Repository | None, progress: Progress) -> Checkpoint:
+    """What was located before, now with its weights."""
+    return Located("", path, None, None, remote).open(progress)
 
 
 def _hub(ref: str) -> Located:
@@ -115,7 +115,7 @@ def _hub(ref: str) -> Located:
 
 def location_of(located: Located) -> str:
     """What the catalog keeps of it: a pinned hub reference, or an absolute path."""
-    return located.remote or str(located.path)
+    return located.hub.ref if located.hub else str(located.path)
 
 
 def base_name_of(located: Located) -> str:
