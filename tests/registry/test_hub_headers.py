@@ -51,6 +51,7 @@ def test_a_header_costs_one_small_range(hub: Hub, tmp_path: Path) -> None:
     data = safetensors_bytes(llama_like(hidden=128, vocab=4096))
     size = put(hub, tmp_path / "base", data)
     assert size > 8 * FIRST_BYTES
+    hub.may_compress = True  # a range of compressed bytes would be no use
     assert fetch(hub, size) == parse_header(data[: 8 + int.from_bytes(data[:8], "little")],
                                             "", size, NAME)  # fmt: skip
     assert hub.requests[1:] == [f"CDN GET bytes=0-{FIRST_BYTES - 1}"]
@@ -106,6 +107,22 @@ def test_answers_that_break_off_and_passing_failures_are_asked_for_again(
     hub.failures, hub.truncates = 1, 1
     assert fetch(hub, size).tensors[0].name == "a"
     assert hub.count(NAME) == 3
+
+
+def test_an_answer_without_a_length_that_breaks_off_is_asked_for_again(
+    hub: Hub, tmp_path: Path
+) -> None:
+    size = put(hub, tmp_path / "base", long_header(0))
+    hub.no_length, hub.truncates = True, 1
+    assert fetch(hub, size).tensors[0].name == "a"
+    assert hub.count("CDN") == 2
+
+
+def test_another_range_than_was_asked_for_is_refused(hub: Hub, tmp_path: Path) -> None:
+    size = put(hub, tmp_path / "base", long_header(0))
+    hub.shifts = 8
+    with pytest.raises(UnreachableError, match="another range"):
+        fetch(hub, size)
 
 
 def test_a_server_that_always_breaks_off_is_unreachable(hub: Hub, tmp_path: Path) -> None:

@@ -118,7 +118,9 @@ def test_the_main_job_from_the_hub(hub: Hub, run: Run, tmp_path: Path) -> None:
     back = run("restore", "chat", "--out", tmp_path / "back", HF_HUB_OFFLINE="1")
     assert back["files"] == files_of(post) == files_of(tmp_path / "back")
     run("apply", "chat", "--base", "hf://org/newer", "--out", tmp_path / "o", HF_HUB_OFFLINE="1")
-    assert files_of(tmp_path / "o") == files_of(tmp_path / "out")
+    online, offline = files_of(tmp_path / "out"), files_of(tmp_path / "o")
+    # clients before 2 keep no list of files in the cache; then the record says so
+    assert {p for p in online if online[p] != offline.get(p)} <= {"paramdelta.json"}
     assert hub.requests == []
 
 

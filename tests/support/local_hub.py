@@ -54,8 +54,11 @@ class Hub:
     nonsense: bool = False  # the answers of another server
     ignores_ranges: bool = False
     part: int = 0  # bytes that one answer to a range has at most
+    shifts: int = 0  # bytes by which an answer to a range is another than was asked for
+    no_length: bool = False  # the answer's end is where the connection ends
     truncates: int = 0  # so many answers from the CDN end early
-    compresses: bool = False
+    compresses: bool = False  # whatever the client accepts
+    may_compress: bool = False  # where the client accepts it
     trickle: float = 0.0  # seconds between pieces of a weight file
 
     requests: list[str] = field(default_factory=list)
@@ -87,7 +90,10 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             self.send_response(code)
             for name, value in headers.items():
                 self.send_header(name.replace("_", "-"), value)
-            self.send_header("Content-Length", str(length))
+            if hub.no_length and code in (200, 206):
+                self.send_header("Connection", "close")
+            else:
+                self.send_header("Content-Length", str(length))
             self.end_headers()
 
         def say(self, value: Any) -> None:
@@ -220,12 +226,13 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             size = file.stat().st_size
             asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
             headers["Accept_Ranges"] = "bytes"
-            if hub.compresses:
+            accepted = "gzip" in (self.headers.get("Accept-Encoding") or "")
+            if hub.compresses or (hub.may_compress and accepted):
                 headers["Content_Encoding"] = "gzip"
             if asked is None or hub.ignores_ranges:
                 self.stream(200, file, 0, size, headers)
                 return
-            start = int(asked[1])
+            start = int(asked[1]) + hub.shifts
             end = min(int(asked[2] or size - 1) + 1, size)
             if hub.part:
                 end = min(end, start + hub.part)
@@ -245,13 +252,13 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             with file.open("rb") as source:
                 source.seek(start)
                 while start < end and (piece := source.read(min(PIECE, end - start))):
+                    hub.served[file.name] += len(piece)  # before the reader can have seen it
                     try:
                         self.wfile.write(piece)
                     except OSError:  # the reader has what it wanted
                         self.close_connection = True
                         return
                     start += len(piece)
-                    hub.served[file.name] += len(piece)
                     if file.name.endswith(LFS):
                         time.sleep(hub.trickle)
 
