@@ -12,24 +12,18 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from paramdelta.errors import (
     CorruptError,
     InvalidError,
-    NotFoundError,
-    ParamDeltaError,
     UnreachableError,
     UsageError,
 )
-from paramdelta.limits import MAX_FOLDER_ENTRIES
 from paramdelta.problem import Problem
 from registry.hub_client import ask, bars, stoppable
+from registry.hub_listing import cached_files, file_sizes, repository_info
 from registry.progress import NoProgress, Progress
-
-if TYPE_CHECKING:
-    from huggingface_hub.hf_api import ModelInfo
 
 SCHEME = "hf://"
 _PART = r"[\w.-]+"
@@ -64,10 +58,10 @@ class Repository:
         """With ``files``, from the cache or the hub: a commit's files never change."""
         if self.files is not None:
             return self
-        files = _cached_files(self.repo, self.commit)
+        files = cached_files(self.repo, self.commit)
         if files is None:
-            info = _info(self.repo, self.commit, self.ref)
-            files = _sizes(info, self.ref)
+            info = repository_info(self.repo, self.commit, self.ref)
+            files = file_sizes(self.repo, info, self.ref)
             if info.sha != self.commit:
                 raise CorruptError(f"the hub answers with commit {info.sha}", where=self.ref)
         return replace(self, files=files)
@@ -139,7 +133,7 @@ def resolve(ref: str) -> Repository:
     if revision is not None and _COMMIT.fullmatch(revision):
         return Repository(repo, revision, _folder(repo, revision))
     try:
-        info = _info(repo, revision, ref)
+        info = repository_info(repo, revision, ref)
     except UnreachableError as error:
         commit = _cached_commit(repo, revision)
         if commit is None:
@@ -154,77 +148,8 @@ def resolve(ref: str) -> Repository:
         info.sha,
         _folder(repo, info.sha),
         revision or DEFAULT_REVISION,
-        _sizes(info, ref),
+        file_sizes(repo, info, ref),
     )
-
-
-def _info(repo: str, revision: str | None, where: str) -> ModelInfo:
-    """The hub's answer. NotFoundError with what is there instead, if it is a data set."""
-    from huggingface_hub import HfApi, constants
-
-    api, patience = HfApi(library_name="paramdelta"), constants.HF_HUB_ETAG_TIMEOUT
-    try:
-        return ask(
-            where,
-            lambda: api.model_info(repo, revision=revision, files_metadata=True, timeout=patience),
-        )
-    except NotFoundError as error:
-        if _is_dataset(error, repo, patience):
-            raise NotFoundError(
-                "a data set, not a model",
-                where=where,
-                remedy="give the repository of a model",
-            ) from error
-        raise
-
-
-def _is_dataset(error: NotFoundError, repo: str, patience: float) -> bool:
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RevisionNotFoundError
-
-    cause = error.__cause__
-    if isinstance(cause, GatedRepoError | RevisionNotFoundError):
-        return False
-    # 401 is also what a hub says of a missing repository to those who are not logged in
-    if not isinstance(cause, HfHubHTTPError) or cause.response.status_code not in (401, 404):
-        return False
-    with contextlib.suppress(ParamDeltaError):
-        ask(repo, lambda: HfApi().dataset_info(repo, timeout=patience))
-        return True
-    return False
-
-
-def _sizes(info: ModelInfo, where: str) -> dict[str, int]:
-    """path → bytes, within bounds. The names are the hub's: not yet fit to be paths."""
-    siblings = info.siblings or []
-    if len(siblings) > MAX_FOLDER_ENTRIES:
-        raise InvalidError(
-            f"{len(siblings)} files; {MAX_FOLDER_ENTRIES} allowed",
-            where=where,
-            remedy="give the repository of one model",
-        )
-    sizes: dict[str, int] = {}
-    for file in siblings:
-        size = file.size if file.lfs is None else file.lfs.size
-        if type(file.rfilename) is not str or type(size) is not int or size < 0:
-            raise InvalidError(
-                "the hub tells no size", where=where, subject=str(file.rfilename)[:200]
-            )
-        sizes[file.rfilename] = size
-    return sizes
-
-
-def _cached_files(repo: str, commit: str) -> dict[str, int] | None:
-    """The list of files that an earlier download left in the cache; clients before 2 leave none."""
-    try:
-        from huggingface_hub import get_cached_repo_tree
-        from huggingface_hub.errors import CachedRepoTreeNotFoundError
-    except ImportError:
-        return None
-    try:
-        return {file.path: file.size for file in get_cached_repo_tree(repo, revision=commit)}
-    except CachedRepoTreeNotFoundError:
-        return None
 
 
 def _offline() -> bool:

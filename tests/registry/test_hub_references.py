@@ -172,6 +172,11 @@ def test_judging_a_base_reads_headers_and_no_weights(hub: Hub, run: Run, tmp_pat
     assert weights_served(hub) == {}  # headers from the cache
 
 
+def test_a_mirror_that_tells_sizes_in_the_tree_only(hub: Hub, run: Run, tmp_path: Path) -> None:
+    hub.repos, hub.mirror = {"org/base": family(tmp_path)[0]}, True
+    assert run("base", "add", "hf://org/base")["revision"] == COMMIT
+
+
 def test_what_does_not_fit_is_refused_before_a_weight_is_fetched(
     hub: Hub, run: Run, tmp_path: Path
 ) -> None:

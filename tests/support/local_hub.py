@@ -46,6 +46,7 @@ class Hub:
     tokens: set[str] = field(default_factory=set)  # that somebody has
     accepted: set[str] = field(default_factory=set)
     sizes: dict[str, int] = field(default_factory=dict)  # file name → what the list says instead
+    mirror: bool = False  # tells sizes only in the tree
 
     broken: bool = False  # every answer is 500
     failures: int = 0  # so many answers are 503, then all is well
@@ -180,7 +181,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             if found := self.checked(name, revision or "main"):
                 commit, folder = found
                 siblings = [
-                    {"rfilename": file, "size": size, "blobId": "0" * 40}
+                    {"rfilename": file} | ({} if hub.mirror else {"size": size, "blobId": "0" * 40})
                     for file, size in self.rows(folder)
                 ]
                 self.say(
