@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -287,6 +288,15 @@ def test_a_header_that_does_not_fit_the_list_of_files_is_corrupt(
     assert error["code"] == "corrupt" and f"list of files says {size - 2}" in error["message"]
 
 
+def test_downloads_that_break_off_are_taken_up_again(hub: Hub, run: Run, tmp_path: Path) -> None:
+    base = large_family(tmp_path)[0]
+    hub.repos = {"org/base": base}
+    hub.truncates = 3
+    there = run("base", "add", "hf://org/base")
+    here = run("base", "add", base)
+    assert hub.truncates == 0 and here["content_digest"] == there["content_digest"]
+
+
 def test_weights_that_change_under_us_are_corrupt(hub: Hub, run: Run, tmp_path: Path) -> None:
     """The commit of a registered base serves other bytes: no output is made of them."""
     base, post, newer = family(tmp_path)
@@ -317,6 +327,12 @@ def test_offline_a_branch_means_what_the_cache_has(hub: Hub, run: Run, tmp_path:
     for ref in ("hf://org/newer", pinned, "n"):
         found = run("check", "chat", "--base", ref, **offline)
         assert found["verdict"] == "compatible"
+    # without the client's list of files, the cache's own are all, and it is said
+    shutil.rmtree(tmp_path / "hf" / "hub" / "models--org--newer" / "trees", ignore_errors=True)
+    words = ("apply", "chat", "--base", pinned, "--out", tmp_path / "out", "--dry-run")
+    plan = run(*words, HF_HUB_OFFLINE="1", NEW_PROCESS="1")["plan"]
+    [note] = [p for p in plan["problems"] if "taken for all" in p["reason"]]
+    assert note["severity"] == "note"
     # the hub is down: the cache serves, and it is said
     found = run("check", "chat", "--base", "hf://org/newer", HF_ENDPOINT="http://127.0.0.1:1")
     [note] = [p for p in found["problems"] if "taken as commit" in p["reason"]]
