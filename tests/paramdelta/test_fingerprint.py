@@ -79,14 +79,14 @@ def test_a_renamed_token_in_use_is_a_warning(tmp_path: Path) -> None:
 
 
 def test_tokens_that_the_post_renamed_are_a_warning(tmp_path: Path) -> None:
-    """R1-distill renamed used tokens; a reserved one that got a name is unknown to a new base."""
+    """R1-distill renamed used tokens; a reserved one that got a name is brought."""
     base = made(tmp_path / "a")
-    for i, old in enumerate(("<|a|>", "<|reserved_1|>")):
-        post = made(tmp_path / f"b{i}", tok=TOKENIZER.replace(old, "<|tool|>"))
+    for old, severity in (("<|a|>", "warning"), ("<|reserved_1|>", "note")):
+        post = made(tmp_path / severity, tok=TOKENIZER.replace(old, "<|tool|>"))
         found = compare(base, post, base, same_content=False)
         assert found.verdict == "compatible"
         (problem,) = found.problems
-        assert problem.severity == "warning" and "<|tool|>" in problem.reason
+        assert problem.severity == severity and "<|tool|>" in problem.reason
         assert compare(base, post, post, same_content=False).verdict == "compatible"
 
 
