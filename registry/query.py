@@ -36,7 +36,7 @@ def target_of(located: Located, catalog: Catalog, checkpoint: Checkpoint | None 
     base = located.base or _registered_at(located, catalog)
     if base is not None:
         return _target(base)
-    found = fingerprint(checkpoint or located.open())
+    found = fingerprint(checkpoint or located.headers())
     return Target(located.ref, found, None, None)
 
 
@@ -71,6 +71,15 @@ def match(release: Release, target: Target) -> Match:
                 f"(above {UNRELATED} little of a skill was ever kept)",
                 "warning",
                 remedy="apply to a base of the same lineage, or evaluate before you trust it",
+            )
+        )
+    if target.content_digest is None and found.verdict != "incompatible":
+        problems.append(
+            Problem(
+                "drift",
+                "unknown: of this base only headers were read, not its weights",
+                "note",
+                remedy=f"`paramdelta base add {target.ref}`",
             )
         )
     return Match(
