@@ -229,17 +229,29 @@ _tags = click.option("--tag", "tags", multiple=True, metavar="K=V", callback=_pa
 @cli.command()
 @click.argument("name")
 @click.option("--base", "base_ref", required=True, metavar="REF", help="What it was trained from.")
-@click.option("--post", required=True, metavar="REF", help="The post-trained checkpoint.")
+@click.option("--post", metavar="REF", help="The post-trained checkpoint.")
+@click.option(
+    "--lora",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="A PEFT LoRA adapter instead: its factors are stored as they are.",
+)
 @click.option("--description", default="", help="What the delta teaches.")
 @click.option("--license", help="Licence; else the post's model card says.")
 @click.option("--author", help="Else your user name.")
 @_tags
 @pass_state
-def publish(state: State, /, name: str, base_ref: str, post: str, **options: Any) -> None:
+def publish(state: State, /, name: str, base_ref: str, post: str | None, **options: Any) -> None:
     """Extract post − base, prove it lossless, and release it as NAME.
+
+    \b
+    paramdelta publish skills/chat --base ./llama-3 --post ./llama-3-instruct
+    paramdelta publish skills/tone --base ./llama-3 --lora ./tone-adapter
 
     The same content again gives the release that is there already.
     """
+    if (post is None) == (options["lora"] is None):
+        raise click.UsageError("give either --post REF or --lora DIR")
     with state.registry() as registry:
         found = registry.publish(name, base_ref, post, **options)
     state.emit(found.to_json(), lambda: _out().published(found))
@@ -337,6 +349,12 @@ def check(state: State, delta: str, base_ref: str) -> int:
 @click.option("--dtype", help="bfloat16, float16 or float32; else as the base has them.")
 @click.option("--max-shard-size", metavar="SIZE", help="Such as 5GB; else the base's own shards.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option(
+    "--align",
+    default="ids",
+    show_default=True,
+    help="Rows of the vocabularies: by ids, or by the tokens' strings (tokens).",
+)
 @click.option("--keep-base-behaviour", is_flag=True, help="Keep its chat template and eos.")
 @click.option("--dry-run", is_flag=True, help="Only show the plan.")
 @click.option("--force", is_flag=True, help="Replace the output folder if it exists.")
@@ -395,6 +413,23 @@ def restore(state: State, delta: str, base_ref: str | None, out: Path, force: bo
     with state.registry() as registry:
         found = registry.restore(delta, out, base=base_ref, force=force)
     state.emit(found.to_json(), lambda: _out().restored(found))
+
+
+@cli.command("export-lora")
+@click.argument("delta")
+@click.option("--rank", required=True, type=int, help="Of every factor; smaller matrices less.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to make.")
+@click.option("--force", is_flag=True, help="Replace the output folder if it exists.")
+@pass_state
+def export_lora(state: State, delta: str, rank: int, out: Path, force: bool) -> None:
+    """Write DELTA as a PEFT LoRA adapter, by truncated SVD, and say what that loses.
+
+    Norms, biases and rows of new tokens have no place in an adapter; they are named and count in
+    the error.
+    """
+    with state.registry() as registry:
+        found = registry.export_lora(delta, out, rank, force=force)
+    state.emit(found.to_json(), lambda: _out().exported(found))
 
 
 # -- names --------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         CheckResult,
         DoctorLine,
         EventView,
+        ExportedLora,
         Published,
         QueryResult,
         Reindexed,
@@ -290,8 +291,21 @@ def plan(found: Plan) -> None:
             ("files", ", ".join(f"{file.path} ({file.origin})" for file in found.files)),
         ]
     )
+    _behaviour(found)
     console.print(f"verdict: {_coloured(found.verdict)}")
     _problems(found.problems)
+
+
+def _behaviour(found: Plan) -> None:
+    """How the output will behave otherwise than its base."""
+    if not found.behaviour:
+        return
+    table = _table("behaviour", "in the base", "in the output")
+    for change in found.behaviour[:SHOWN]:
+        table.add_row(escape(change.subject), escape(change.before), escape(change.after))
+    console.print(table)
+    if len(found.behaviour) > SHOWN:
+        said(f"and {len(found.behaviour) - SHOWN} more changes of behaviour")
 
 
 def _actions(counts: Mapping[str, int]) -> list[tuple[str, int]]:
@@ -317,6 +331,23 @@ def restored(found: RestoredView) -> None:
         table.add_row(escape(path), digest.removeprefix("sha256:"))
     console.print(table)
     said(f"{found.ref} is in {found.out}, bit for bit, after {found.seconds:.1f} s")
+
+
+def exported(found: ExportedLora) -> None:
+    table = _table("tensor", "rank", "error")
+    for name, rank, error in found.tensors[:SHOWN]:
+        table.add_row(escape(name), str(rank), f"{error:.1%}")
+    console.print(table)
+    if len(found.tensors) > SHOWN:
+        said(f"and {len(found.tensors) - SHOWN} more")
+    _problems(found.problems)
+    _facts(
+        [
+            ("out", found.out),
+            ("error", f"{found.error:.1%} of ‖Δ‖, what is left out included"),
+            ("time", f"{found.seconds:.1f} s"),
+        ]
+    )
 
 
 def verified(found: VerifyResult) -> None:

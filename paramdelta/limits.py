@@ -29,6 +29,14 @@ MAX_JSON_DEPTH = 32
 MAX_JSON_VALUES = 4_000_000  # in one document; Gemma 3's tokenizer.json has about 1.8 million
 MAX_JSON_DIGITS = 400  # of an integer: int() is quadratic; a float64 needs 309
 MAX_FRAME_ELEMENTS = 1 << 20
+MAX_RANK = 1 << 14  # of a product of factors; adapters have 4 to 512
+MAX_FACTOR_BYTES = (
+    2048 * MIB
+)  # one factor held in memory; rank 512 of 151,936 rows in float32: 311 MB
 MAX_PROLOGUE_BYTES = 1 * MIB  # of a coded tensor; a palette needs 132 kB at most
 MAX_FRAME_BYTES = 16 * MIB  # one stored frame
 MAX_ZSTD_WINDOW_LOG = 23
+MAX_ADAPTER_RANK = 1 << 16  # of a LoRA; real ones have 4 … 1,024
+MAX_PATTERNS = 20_000  # in an adapter's rank_pattern or alpha_pattern; one a module at most
+MAX_PATTERN_CHARACTERS = 1024
+MAX_PATTERN_STEPS = 20_000_000  # characters looked at for one adapter, at most ten seconds

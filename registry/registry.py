@@ -24,6 +24,7 @@ from registry.results import (
     CheckResult,
     DoctorLine,
     EventView,
+    ExportedLora,
     Published,
     QueryResult,
     Reindexed,
@@ -126,8 +127,9 @@ class Registry:
         self,
         name: str,
         base: str,
-        post: str,
+        post: str | None = None,
         *,
+        lora: Path | None = None,
         description: str = "",
         license: str | None = None,
         tags: Mapping[str, str] | None = None,
@@ -135,19 +137,30 @@ class Registry:
     ) -> Published:
         """Extracts post − base, proves it lossless, stores and catalogues it.
 
-        The same content under the same name returns the release that is there.
+        lora: the folder of a PEFT adapter, in the place of a post. The same content under the same
+        name returns the release that is there.
         """
         from registry import publish
         from registry.releasing import release_delta
 
         started = time.monotonic()
         parse_name(name)
-        at_base, at_post = locate(base, self.catalog), locate(post, self.catalog)
-        sides = [publish.Side.of(at_base.open()), publish.Side.of(at_post.open())]
-        found = publish.extract_checkpoint(
-            self.artifacts, *sides, threads=self.settings.threads, progress=self.progress
-        )
-        registered = self._register_own_base(at_base, sides[0], found)
+        if (post is None) == (lora is None):
+            raise UsageError("give either a post-trained checkpoint or a LoRA adapter")
+        at_base = locate(base, self.catalog)
+        side = publish.Side.of(at_base.open())
+        if lora is not None:
+            registered, found = self._extract_adapter(at_base, side, lora)
+        else:
+            at_post = locate(post or "", self.catalog)
+            found = publish.extract_checkpoint(
+                self.artifacts,
+                side,
+                publish.Side.of(at_post.open()),
+                threads=self.settings.threads,
+                progress=self.progress,
+            )
+            registered = self._register_own_base(at_base, side, found)
         release, created = release_delta(
             self.catalog,
             self.artifacts,
@@ -155,11 +168,48 @@ class Registry:
             found,
             author=author if author is not None else _user(),
             description=description,
-            license=license if license is not None else sides[1].license,
+            license=license if license is not None else found.manifest.post.license,
             tags=tags or {},
         )
         seconds = time.monotonic() - started
         return Published(release, created, registered.base.name, seconds, found.problems)
+
+    def _extract_adapter(
+        self, located: Located, side: Side, folder: Path
+    ) -> tuple[BaseView, ExtractedDelta]:
+        """The base is read only where the catalog does not know it yet."""
+        from paramdelta.adapter import read_adapter
+        from paramdelta.architecture import is_tied
+        from paramdelta.sketch import Sketch
+        from registry.publish_adapter import KnownBase, extract_adapter
+
+        checkpoint = side.checkpoint
+        config = checkpoint.json_file("config.json") or {}
+        table = {name: (info.dtype, info.shape) for name, info in checkpoint.tensors.items()}
+        adapter = read_adapter(folder, checkpoint.tensors, tied=is_tied(config, table))
+        base = located.base or self.catalog.find_base_by_location(location_of(located))
+        if base is None or base.sketch is None:
+            from registry.bases import describe
+
+            name = base.name if base else base_name_of(located)
+            base = self._register(
+                describe(
+                    name, location_of(located), located.revision, checkpoint,
+                    threads=self.settings.threads, progress=self.progress,
+                ),
+                free=True,
+            ).base  # fmt: skip
+        assert base.sketch is not None
+        known = KnownBase(Digest(base.content_digest), Sketch.from_bytes(base.sketch, base.name))
+        found = extract_adapter(
+            self.artifacts,
+            side,
+            known,
+            adapter,
+            threads=self.settings.threads,
+            progress=self.progress,
+        )
+        return BaseView(base), found
 
     def _register_own_base(self, located: Located, side: Side, found: ExtractedDelta) -> BaseView:
         """The base of a publish is registered from what the extraction has read anyway."""
@@ -201,7 +251,7 @@ class Registry:
             bases=tuple(base.name for base in own),
             tensors=tuple(fields_of(entry) for entry in manifest.tensors),
             files=tuple({"path": p, "size": n, "sha256": digest} for p, n, digest in files),
-            removed=tuple(entry.name for entry in manifest.removed),
+            removed=tuple(tensor.name for tensor in manifest.removed),
             left_out=manifest.left_out,
             licenses={"base": manifest.base.license, "post": manifest.post.license},
         )
@@ -229,7 +279,7 @@ class Registry:
 
     def check(self, delta: str, base: str) -> CheckResult:
         """One verdict, with all its reasons: fingerprints and every tensor."""
-        from registry import query, resolver
+        from registry import query, tensor_plan
 
         release = self._find(parse_delta(delta))
         located = locate(base, self.catalog)
@@ -237,7 +287,9 @@ class Registry:
         target = query.target_of(located, self.catalog, checkpoint)
         match = query.match(release, target)
         manifest = self._manifest(release.digest)
-        problems = [*match.problems, *resolver.check_tensors(manifest, checkpoint.tensors)]
+        config = checkpoint.json_file("config.json") or {}
+        tensors = tensor_plan.BaseTensors.of(checkpoint.tensors, config, checkpoint.path)
+        problems = [*match.problems, *tensor_plan.check_tensors(manifest, tensors)]
         verdict = match.verdict
         if any(problem.severity == "error" for problem in problems):
             verdict = "incompatible"
@@ -259,9 +311,11 @@ class Registry:
         max_shard_size: int | None = None,
         device: str = "auto",
         keep_base_behaviour: bool = False,
+        align: str = "ids",
     ) -> Plan:
         """What ``apply`` would do. IncompatibleError with all problems where it may not."""
         from registry import planning, resolver
+        from registry.tensor_plan import Contribution
 
         refs = [parse_delta(text) for text in deltas]
         if not refs:
@@ -270,7 +324,7 @@ class Registry:
         for ref in refs:
             release = self._find(ref)
             manifest = self._manifest(release.digest)
-            candidates.append(resolver.Candidate(_ref_of(release), manifest, ref.alpha))
+            candidates.append(Contribution(_ref_of(release), manifest, ref.alpha))
         chosen = resolver.Options(
             method=method,
             options=options,
@@ -279,6 +333,7 @@ class Registry:
             device=planning.choose_device(device),
             max_shard_size=max_shard_size,
             keep_base_behaviour=keep_base_behaviour,
+            align=resolver.parse_align(align),
         )
         located = locate(base, self.catalog)
         return planning.make_plan(self.catalog, self.artifacts, located, candidates, chosen)
@@ -315,24 +370,54 @@ class Registry:
     ) -> RestoredView:
         """The post checkpoint of a release, bit for bit, from its own base."""
         from registry import planning
-        from registry.restore import restore_checkpoint
+        from registry.restore import needs_base, restore_checkpoint
 
         started = time.monotonic()
         release = self._find(parse_delta(delta))
         manifest = self._manifest(release.digest)
-        located = locate(base, self.catalog) if base else self._own_base(manifest, release)
         out = Path(os.path.abspath(out))
-        planning.check_out(out, [located.path, *self._own_folders()], force)
+        kept, checkpoint = [], None
+        if needs_base(manifest):
+            located = locate(base, self.catalog) if base else self._own_base(manifest, release)
+            kept, checkpoint = [located.path], located.open()
+        planning.check_out(out, [*kept, *self._own_folders()], force)
         found = restore_checkpoint(
             self.artifacts,
             manifest,
-            located.open(),
+            checkpoint,
             out,
             force=force,
             threads=self.settings.threads,
             progress=self.progress,
         )
         return RestoredView(_ref_of(release), str(out), found.files, time.monotonic() - started)
+
+    def export_lora(self, delta: str, out: Path, rank: int, *, force: bool = False) -> ExportedLora:
+        """A delta as a PEFT adapter of *rank*, by truncated SVD, with its measured error."""
+        from registry import planning
+        from registry.export_lora import export_adapter
+
+        started = time.monotonic()
+        release = self._find(parse_delta(delta))
+        manifest = self._manifest(release.digest)
+        out = Path(os.path.abspath(out))
+        planning.check_out(out, self._own_folders(), force)
+        own = self.catalog.find_base_by_content(manifest.base.content_digest)
+        found = export_adapter(
+            self.artifacts,
+            manifest,
+            out,
+            rank,
+            base_model=own[0].name if own else None,
+            force=force,
+            threads=self.settings.threads,
+            progress=self.progress,
+        )
+        seconds = time.monotonic() - started
+        return ExportedLora(
+            _ref_of(release), str(out), rank, found.error,
+            tuple((t.name, t.rank, t.error) for t in found.tensors), found.problems, seconds,
+        )  # fmt: skip
 
     def _own_base(self, manifest: Manifest, release: Release) -> Located:
         """The first registered base with the content that the delta was taken from."""

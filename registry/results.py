@@ -294,3 +294,28 @@ class DoctorLine:
             "detail": self.detail,
             "remedy": self.remedy,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedLora:
+    """error: ‖Δ − B·A‖ / ‖Δ‖ of the whole delta. tensors: (name, rank, its error)."""
+
+    ref: str
+    out: str
+    rank: int
+    error: float
+    tensors: tuple[tuple[str, int, float], ...]
+    problems: tuple[Problem, ...]
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        rows = [{"name": n, "rank": rank, "error": error} for n, rank, error in self.tensors]
+        return {
+            "ref": self.ref,
+            "out": self.out,
+            "rank": self.rank,
+            "error": self.error,
+            "tensors": rows,
+            "problems": _problems(self.problems),
+            "seconds": self.seconds,
+        }
