@@ -50,7 +50,7 @@ def compare(
         *moved.problems,
         *added.problems,
         *_facets(delta_base, target),
-        *_behaviour(delta_post, target),
+        *_behaviour(delta_base, delta_post, target),
         *rows,
     ]
     verdict: Verdict = "compatible"
@@ -165,18 +165,14 @@ def _text(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-_BRINGS = {
-    "chat_template": "the post's differs from this base's and comes with the delta",
-    "generation": "the post's settings differ from this base's and come with the delta",
-    "post_processor": "the post frames a text by other special tokens than this base does",
-}
-
-
-def _behaviour(post: Fingerprint, target: Fingerprint) -> list[Problem]:
-    """How texts are framed and ended, as the post does it."""
-    there = target.facets["behaviour"]
+def _behaviour(base: Fingerprint, post: Fingerprint, target: Fingerprint) -> list[Problem]:
+    """How texts are framed and ended, as the post does it. A frame comes only if it changed it."""
+    own, new, here = (side.facets["behaviour"] for side in (base, post, target))
+    reason = "the post's differs from this base's and comes with the delta"
     return [
-        Problem(f"behaviour.{name}", _BRINGS[name], "note")
-        for name, digest in sorted(post.facets["behaviour"].items())
-        if digest is not None and digest != there[name]
+        Problem(f"behaviour.{name}", reason, "note")
+        for name, digest in sorted(new.items())
+        if digest is not None
+        and digest != here[name]
+        and not (name == "post_processor" and digest == own[name])
     ]

@@ -203,6 +203,19 @@ def test_one_tokenizer_only_is_a_warning(tmp_path: Path) -> None:
     assert [problem.severity for problem in found.problems] == ["note"]
 
 
+def test_what_frames_a_text_is_told_where_the_post_changed_it(tmp_path: Path) -> None:
+    frame = '"post_processor": {"type": "RobertaProcessing", "sep": ["<|a|>", 62]}'
+    framed = TOKENIZER.replace('"post_processor": null', frame)
+    plain = made(tmp_path / "plain")
+    other = made(tmp_path / "framed", tok=framed)
+    found = compare(plain, other, plain, same_content=False)
+    assert [problem.subject for problem in found.problems] == ["behaviour.post_processor"]
+    assert found.verdict == "compatible"
+    for post, target in ((other, other), (plain, other)):
+        assert not compare(plain, post, target, same_content=False).problems
+    assert not compare(other, other, plain, same_content=False).problems
+
+
 # -- as JSON ------------------------------------------------------------------------------
 
 

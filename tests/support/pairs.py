@@ -197,7 +197,7 @@ def gpt2_saved() -> Model:
 
 
 _CHAT = ("note", "behaviour.chat_template", "comes with the delta")
-_GENERATION = ("note", "behaviour.generation", "come with the delta")
+_GENERATION = ("note", "behaviour.generation", "comes with the delta")
 _RESERVED = ("note", "tokenizer.added_tokens", "249 tokens in reserve or padding")
 _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
