@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 FAILED, USAGE, INCOMPATIBLE, NOT_FOUND, INVALID, CONFLICT, UNREACHABLE = 1, 2, 3, 4, 5, 6, 7
 INTERRUPTED = 130
+PAGE = 50  # matches shown at once
 
 EXIT_CODES: dict[type[ParamDeltaError], int] = {
     UsageError: USAGE,
@@ -172,7 +173,8 @@ def base_add(state: State, ref: str, name: str | None) -> None:
     """Register the checkpoint REF: a folder or hf://org/name[@revision]. Its weights stay there."""
     with state.registry() as registry:
         found = registry.add_base(ref, name)
-    state.emit(found.to_json() | {"created": found.created}, lambda: _out().base(found))
+    said = {"created": found.created, "problems": [p.to_json() for p in found.problems]}
+    state.emit(found.to_json() | said, lambda: _out().base(found))
 
 
 @base.command("list")
@@ -303,18 +305,27 @@ def log(state: State, name: str) -> None:
     help="identical, compatible, adaptable or incompatible (all).",
 )
 @_tags
+@click.option("--limit", type=click.IntRange(1), help="At most so many; else 50, in JSON all.")
+@click.option("--offset", type=click.IntRange(0), default=0, help="Skip so many.")
 @pass_state
 def query(
-    state: State, base_ref: str | None, delta: str | None, min_verdict: str, tags: dict[str, str]
+    state: State,
+    base_ref: str | None,
+    delta: str | None,
+    min_verdict: str,
+    tags: dict[str, str],
+    limit: int | None,
+    offset: int,
 ) -> None:
     """Find what fits, ranked, with the reasons."""
     if (base_ref is None) == (delta is None):
         raise click.UsageError("give either --base REF or --delta DELTA")
+    page = limit or (None if state.json else PAGE), offset
     with state.registry() as registry:
         if base_ref is not None:
-            found = registry.query_base(base_ref, tags, min_verdict)
+            found = registry.query_base(base_ref, tags, min_verdict, *page)
         else:
-            found = registry.query_delta(delta or "", min_verdict)
+            found = registry.query_delta(delta or "", min_verdict, *page)
     state.emit(found.to_json(), lambda: _out().query(found))
 
 

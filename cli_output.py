@@ -149,6 +149,7 @@ def base(view: BaseView) -> None:
             ("licence", found.license or "not stated"),
         ]
     )
+    _problems(view.problems, indent="")
     console.print(f"next: paramdelta query --base {escape(found.name)}", style="dim")
 
 
@@ -255,21 +256,25 @@ def _detail(value: object) -> str:
 
 
 def query(found: QueryResult) -> None:
-    if not found.results:
+    if not found.fitting:
         said(f"nothing fits {found.ref}")
     else:
         table = _table("", "delta" if found.subject == "base" else "base", "verdict", "drift ratio")
-        for rank, match in enumerate(found.results, 1):
+        for rank, match in enumerate(found.results, found.offset + 1):
             drift = "unknown" if match.drift_ratio is None else f"{match.drift_ratio:.2f}"
             table.add_row(str(rank), escape(match.ref), _coloured(match.verdict), drift)
         console.print(table)
-        for rank, match in enumerate(found.results, 1):
+        for rank, match in enumerate(found.results, found.offset + 1):
             if match.problems:
                 console.print(f"{rank} {escape(match.ref)}")
                 _problems(match.problems)
         console.print(
             "the drift ratio is advice, not evidence: evaluate what you make", style="dim"
         )
+    _problems(found.problems, indent="")
+    end = found.offset + len(found.results)
+    if end < found.fitting:
+        said(f"{found.fitting - end} more fit: --offset {end} shows the next")
     if found.hidden:
         said(f"{found.hidden} more do not fit: --min-verdict incompatible shows why")
 

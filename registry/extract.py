@@ -34,13 +34,15 @@ NO_NORM = f"{0:.9e}"
 class Extracted:
     """entry: the manifest's. The digests are of the bytes that were read: of stored tensors where
     they are whole. The sketches are of Δ and of the base, (WIDTH,) float64, None where the rule
-    does not cover the tensor."""
+    does not cover the tensor. base_values: the base tensor's value digest, None where it has rows
+    that the post has not."""
 
     entry: TensorEntry
     post_digest: Digest
     base_digest: Digest | None
     delta_sketch: npt.NDArray[np.float64] | None = None
     base_sketch: npt.NDArray[np.float64] | None = None
+    base_values: str | None = None
 
 
 class Pair:
@@ -134,7 +136,10 @@ def extract_delta(
         norm=f"{survey.delta_sketch.norm:.9e}",
         base_norm=f"{survey.base_sketch.norm:.9e}",
     )
-    return Extracted(entry, survey.post_hash.digest, base_digest, delta_sketch, base_sketch)
+    whole = pair.base.elements <= pair.elements
+    values = sketch.value_digest(pair.base.shape, base_sketch) if whole else None
+    post_digest = survey.post_hash.digest
+    return Extracted(entry, post_digest, base_digest, delta_sketch, base_sketch, values)
 
 
 class _Survey:

@@ -30,7 +30,7 @@ from paramdelta.manifest import (
 from paramdelta.naming import canonical_name
 from paramdelta.problem import Problem, errors_of
 from paramdelta.safetensors_header import TensorInfo
-from paramdelta.sketch import Sketch
+from paramdelta.sketch import Sketch, byte_digest
 from paramdelta.vocabulary import is_vocabulary_tensor
 from registry.artifacts import Artifacts
 from registry.extract import (
@@ -74,6 +74,7 @@ class ExtractedDelta:
     delta_sketch: Sketch
     base_sketch: Sketch
     problems: tuple[Problem, ...]
+    base_values: Mapping[str, str] | None = None  # None where not every tensor's were taken
 
 
 def pair_problems(base: LogicalView, post: LogicalView) -> list[Problem]:
@@ -166,7 +167,7 @@ def extract_checkpoint(
         sketch=artifacts.put_blob(sketches),
         sketch_size=len(sketches),
     )
-    return ExtractedDelta(manifest, delta_sketch, base_sketch, tuple(problems))
+    return ExtractedDelta(manifest, delta_sketch, base_sketch, tuple(problems), done.base_values)
 
 
 def weight_files_of(
@@ -223,6 +224,7 @@ class _Done:
     files: Mapping[str, Digest]  # of the post's weight files
     delta_sketches: list[npt.NDArray[np.float64]]
     base_sketches: list[npt.NDArray[np.float64]]
+    base_values: Mapping[str, str] | None
 
 
 def _run(artifacts: Artifacts, base: Side, post: Side, threads: int, progress: Progress) -> _Done:
@@ -274,7 +276,22 @@ def _run(artifacts: Artifacts, base: Side, post: Side, threads: int, progress: P
         files,
         [result.delta_sketch for result in found if result.delta_sketch is not None],
         [result.base_sketch for result in found if result.base_sketch is not None],
+        _base_values(base.view, [(b, r) for (_, b, _), r in zip(work, found, strict=True) if b]),
     )
+
+
+def _base_values(
+    base: LogicalView, found: list[tuple[LogicalTensor, Extracted]]
+) -> dict[str, str] | None:
+    """Value digests of every tensor of the base by canonical name, or None."""
+    values = {}
+    for tensor, result in found:
+        if result.base_values is not None:
+            values[canonical_name(tensor.name)] = result.base_values
+        elif not has_arithmetic(tensor.dtype) and result.base_digest is not None:
+            digest = byte_digest(tensor.shape, result.base_digest)
+            values[canonical_name(tensor.name)] = digest
+    return values if len(values) == len(base.tensors) else None
 
 
 def _stored(checkpoint: Checkpoint, digests: Mapping[str, Digest]) -> tuple[StoredTensor, ...]:

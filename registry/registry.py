@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from paramdelta.digest import Digest
 from paramdelta.errors import ConflictError, NotFoundError, UsageError
+from paramdelta.problem import Problem
 from registry.catalog import Catalog
 from registry.config import Settings
 from registry.progress import NoProgress, Progress
@@ -92,33 +93,45 @@ class Registry:
 
     def add_base(self, ref: str, name: str | None = None) -> BaseView:
         """Registers a checkpoint; reads it once for its digests and sketch."""
-        from registry.bases import describe
+        from registry.publish import Side
 
         given = parse_name(name) if name is not None else None
         located = locate(ref, self.catalog)
-        base = describe(
-            given or base_name_of(located), location_of(located), located.revision,
-            located.open(self.progress), threads=self.settings.threads, progress=self.progress,
-        )  # fmt: skip
+        base = self._described(
+            given or base_name_of(located), located, Side.of(located.open(self.progress))
+        )
         return self._register(base, free=given is None)
+
+    def _described(self, name: str, located: Located, side: Side) -> Base:
+        """Reads every tensor."""
+        from registry.bases import describe
+
+        return describe(
+            name, location_of(located), located.revision, side,
+            threads=self.settings.threads, progress=self.progress,
+        )  # fmt: skip
 
     def _register(self, base: Base, *, free: bool) -> BaseView:
         """Adds *base*; with *free*, a name that other content holds gets a suffix."""
         same = self.catalog.find_base_by_content(base.content_digest)
         if free and same:
-            return BaseView(same[0], created=False)
-        before = {found.name for found in same}
+            first = dataclasses.replace(
+                base, name=same[0].name, location=same[0].location, revision=same[0].revision
+            )
+            return BaseView(self.catalog.add_base(first), False, _elsewhere(base, same[:1]))
+        known = [found for found in same if found.name == base.name]
+        others = _elsewhere(base, [found for found in same if found.name != base.name])
         try:
-            return BaseView(self.catalog.add_base(base), created=base.name not in before)
+            return BaseView(self.catalog.add_base(base), not known, others)
         except ConflictError:
             if not free:
                 raise
         suffix = base.content_digest.removeprefix("sha256:")[:8]
         renamed = dataclasses.replace(base, name=f"{base.name}-{suffix}")
-        return BaseView(self.catalog.add_base(renamed), created=True)
+        return BaseView(self.catalog.add_base(renamed), True, others)
 
     def bases(self, pattern: str | None = None) -> list[BaseView]:
-        return [BaseView(base) for base in self.catalog.list_bases(pattern)]
+        return [BaseView(base) for base in self.catalog.list_bases(pattern, evidence=False)]
 
     def base(self, name: str) -> BaseView:
         return BaseView(self.catalog.get_base(name))
@@ -198,16 +211,8 @@ class Registry:
         adapter = read_adapter(folder, checkpoint.tensors, tied=is_tied(config, table))
         base = located.base or self.catalog.find_base_by_location(location_of(located))
         if base is None or base.sketch is None:
-            from registry.bases import describe
-
             name = base.name if base else base_name_of(located)
-            base = self._register(
-                describe(
-                    name, location_of(located), located.revision, checkpoint,
-                    threads=self.settings.threads, progress=self.progress,
-                ),
-                free=True,
-            ).base  # fmt: skip
+            base = self._register(self._described(name, located, side), free=True).base
         assert base.sketch is not None
         known = KnownBase(Digest(base.content_digest), Sketch.from_bytes(base.sketch, base.name))
         found = extract_adapter(
@@ -224,14 +229,17 @@ class Registry:
         """The base of a publish is registered from what the extraction has read anyway."""
         from registry.bases import describe_read
 
-        base = describe_read(
-            located.base.name if located.base else base_name_of(located),
-            location_of(located),
-            located.revision,
-            side,
-            found.manifest.base.content_digest,
-            found.base_sketch.to_bytes(),
-        )
+        name = located.base.name if located.base else base_name_of(located)
+        digest = found.manifest.base.content_digest
+        if found.base_values is not None:
+            base = describe_read(
+                name, location_of(located), located.revision, side, digest,
+                found.base_sketch.to_bytes(), found.base_values,
+            )  # fmt: skip
+        elif known := self.catalog.find_base_by_content(digest):
+            return BaseView(known[0])
+        else:  # the post lacks some of its tensors or rows
+            base = self._described(name, located, side)
         return self._register(base, free=True)
 
     # -- browsing -------------------------------------------------------------------------
@@ -271,20 +279,34 @@ class Registry:
     # -- what fits ------------------------------------------------------------------------
 
     def query_base(
-        self, ref: str, tags: Mapping[str, str] | None = None, min_verdict: str = "adaptable"
+        self,
+        ref: str,
+        tags: Mapping[str, str] | None = None,
+        min_verdict: str = "adaptable",
+        limit: int | None = 50,
+        offset: int = 0,
     ) -> QueryResult:
-        """Which deltas fit this base: ranked by verdict, then by drift ratio."""
+        """Which deltas fit this base: ranked by verdict, then by drift ratio.
+
+        limit: of the page that begins at offset; None for all.
+        """
         from registry import query
 
         target = query.target_of(locate(ref, self.catalog), self.catalog)
-        return query.rank_deltas(self.catalog, ref, target, tags or {}, min_verdict)
+        return query.rank_deltas(self.catalog, ref, target, tags or {}, min_verdict, limit, offset)
 
-    def query_delta(self, delta: str, min_verdict: str = "adaptable") -> QueryResult:
-        """Which registered bases this delta fits."""
+    def query_delta(
+        self,
+        delta: str,
+        min_verdict: str = "adaptable",
+        limit: int | None = 50,
+        offset: int = 0,
+    ) -> QueryResult:
+        """Which registered bases this delta fits; limit and offset as in ``query_base``."""
         from registry import query
 
         release = self._find(parse_delta(delta))
-        return query.rank_bases(self.catalog, release, min_verdict)
+        return query.rank_bases(self.catalog, release, min_verdict, limit, offset)
 
     def check(self, delta: str, base: str, align: str = "ids") -> CheckResult:
         """One verdict, with all its reasons: fingerprints and every tensor."""
@@ -294,11 +316,11 @@ class Registry:
         located = locate(base, self.catalog)
         checkpoint = located.headers(self.progress)
         target = query.target_of(located, self.catalog, checkpoint)
-        match = query.match(release, target)
+        match = query.match(release, target, self.catalog)
         manifest = self._manifest(release.digest)
         config = checkpoint.json_file("config.json") or {}
         tensors = tensor_plan.BaseTensors.of(checkpoint.tensors, config, checkpoint.path)
-        problems = [*match.problems, *located.notes]
+        problems = [*match.problems, *located.notes, *query.unread(target)]
         problems += tensor_plan.check_tensors(manifest, tensors)
         verdict = match.verdict
         if any(problem.severity == "error" for problem in problems):
@@ -540,6 +562,15 @@ class Registry:
         store = self.settings.store
         local = [] if "://" in store else [Path(store)]
         return [self.settings.registry, *local]
+
+
+def _elsewhere(base: Base, others: Sequence[Base]) -> tuple[Problem, ...]:
+    """Of bases that are the same as *base*, but not the same folder."""
+    named = ", ".join(other.name for other in others if other.location != base.location)
+    if not named:
+        return ()
+    reason = f"the same content as base {named}: its tensors, in other files or another folder"
+    return (Problem("content", reason, "note"),)
 
 
 def _alias(text: str) -> tuple[str, str]:

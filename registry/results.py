@@ -20,8 +20,11 @@ def _problems(problems: tuple[Problem, ...]) -> list[dict[str, str]]:
 
 @dataclass(frozen=True, slots=True)
 class BaseView:
+    """problems: what is to be said of a base that was just added."""
+
     base: Base
     created: bool = False
+    problems: tuple[Problem, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         base = self.base
@@ -164,7 +167,8 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class QueryResult:
-    """results: ranked, best first. hidden: how many lie under the asked verdict.
+    """results: ranked, best first, from the place *offset* on. fitting: how many there are in all.
+    hidden: how many lie under the asked verdict. problems: about what was asked, not one match.
 
     subject is ``base`` or ``delta``: what was asked about.
     """
@@ -173,12 +177,18 @@ class QueryResult:
     ref: str
     results: tuple[Match, ...]
     hidden: int
+    fitting: int
+    offset: int = 0
+    problems: tuple[Problem, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
             self.subject: self.ref,
             "results": [match.to_json() for match in self.results],
             "hidden": self.hidden,
+            "fitting": self.fitting,
+            "offset": self.offset,
+            "problems": _problems(self.problems),
         }
 
 

@@ -150,11 +150,11 @@ def test_judging_a_base_reads_headers_and_no_weights(hub: Hub, run: Run, tmp_pat
         assert weights_served(hub) == dict.fromkeys(sizes, FIRST_BYTES)
         return found
 
-    [result] = judged("query", "--base", ref)["results"]
+    asked = judged("query", "--base", ref)
     checked = judged("check", "chat", "--base", ref)
-    for found in (result, checked):
+    for told, found in ((asked, asked["results"][0]), (checked, checked)):
         assert found["verdict"] == "compatible" and found["drift_ratio"] is None
-        [note] = [p for p in found["problems"] if p["subject"] == "drift"]
+        [note] = [p for p in told["problems"] if p["subject"] == "drift"]
         assert note["severity"] == "note" and f"paramdelta base add {pinned}" in note["remedy"]
     out = tmp_path / "out"
     plan = judged("apply", "chat", "--base", ref, "--out", out, "--dry-run")["plan"]

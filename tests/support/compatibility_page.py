@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from paramdelta.problem import Problem
-from registry.query import UNRELATED
+from registry.ranking import UNRELATED
 from support.pairs import PAIRS, Pair, made
 from support.registries import open_registry
 
