@@ -659,7 +659,13 @@ def run(arguments: Sequence[str]) -> int:
 def main() -> NoReturn:
     """The ``paramdelta`` command."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    if code == INTERRUPTED:
+        # the interpreter would wait for threads of a download that do not end
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def compare(
         *moved.problems,
         *added.problems,
         *_facets(delta_base, target),
-        *_behaviour(delta_post, target),
+        *_behaviour(delta_base, delta_post, target),
         *rows,
     ]
     verdict: Verdict = "compatible"
@@ -79,25 +79,28 @@ def _field(field: str, ours: Any, theirs: Any) -> list[Problem]:
     if ours == theirs:
         return []
     if field == "tied":
-        return [_tie("the delta's base", ours, "this one", theirs)]
+        remedy = "use a base whose head is tied as the delta's is"
+        return [_tie("the delta's base", ours, "this one", theirs, remedy)]
     if field == "model_type":
         reason = f"computes like {ours} in the delta's base, like {theirs} in this one"
         return [Problem("config.model_type", reason)]
-    return [Problem(f"config.{field}", f"{ours} in the delta's base, {theirs} in this one")]
+    reason = f"{_text(ours)} in the delta's base, {_text(theirs)} in this one"
+    return [Problem(f"config.{field}", reason)]
 
 
 def _ties(base: Fingerprint, post: Fingerprint) -> list[Problem]:
     before, after = (side.architecture["fields"].get("tied") for side in (base, post))
-    return [] if before == after else [_tie("the delta's base", before, "its post", after)]
+    remedy = "apply it to its own base only, or `restore` the post"
+    return [] if before == after else [_tie("the delta's base", before, "its post", after, remedy)]
 
 
-def _tie(here: str, ours: Any, there: str, theirs: Any) -> Problem:
+def _tie(here: str, ours: Any, there: str, theirs: Any, remedy: str) -> Problem:
     words = {True: "tied to the embedding", False: "a tensor of its own"}
     return Problem(
         "config.tied",
         f"the output head is {words.get(ours, ours)} in {here}, {words.get(theirs, theirs)} in "
         f"{there}: an embedding's change is not a head's, and is never added to one",
-        remedy="use a base whose head is tied as the delta's is",
+        remedy=remedy,
     )
 
 
@@ -165,18 +168,14 @@ def _text(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-_BRINGS = {
-    "chat_template": "the post's differs from this base's and comes with the delta",
-    "generation": "the post's settings differ from this base's and come with the delta",
-    "post_processor": "the post frames a text by other special tokens than this base does",
-}
-
-
-def _behaviour(post: Fingerprint, target: Fingerprint) -> list[Problem]:
-    """How texts are framed and ended, as the post does it."""
-    there = target.facets["behaviour"]
+def _behaviour(base: Fingerprint, post: Fingerprint, target: Fingerprint) -> list[Problem]:
+    """How texts are framed and ended, as the post does it. A frame comes only if it changed it."""
+    own, new, here = (side.facets["behaviour"] for side in (base, post, target))
+    reason = "the post's differs from this base's and comes with the delta"
     return [
-        Problem(f"behaviour.{name}", _BRINGS[name], "note")
-        for name, digest in sorted(post.facets["behaviour"].items())
-        if digest is not None and digest != there[name]
+        Problem(f"behaviour.{name}", reason, "note")
+        for name, digest in sorted(new.items())
+        if digest is not None
+        and digest != here[name]
+        and not (name == "post_processor" and digest == own[name])
     ]

@@ -62,8 +62,8 @@ def is_class(value: object) -> bool:
 class Core:
     """A tokenizer without its added tokens.
 
-    hash: of all that decides how text becomes core ids. ids_hash: of every core token with its id
-    (and a unigram's score): what the rows of an embedding mean. vocabulary_hash: of the core tokens
+    hash: of all that decides how text becomes core ids. ids_hash: of every core token with its id:
+    what the rows of an embedding mean. vocabulary_hash: of the core tokens
     alone, equal where the same tokens have other ids. tokens: ids in use, the highest of core and
     added ones plus one.
     """
@@ -83,9 +83,10 @@ class Core:
         names = set(added.values())
         rows = _vocabulary(model.get("vocab"), where)
         core = [row for row in rows if row[1] not in names]
-        ids = _hash("\n".join([f"{index}\x00{token}\x00{score}" for index, token, score in core]))
+        ids = _hash("\n".join([f"{index}\x00{token}" for index, token, _ in core]))
+        scores = [score for _, _, score in core if score]
         pipeline = canonical_pipeline(tokenizer.get("normalizer"), tokenizer.get("pre_tokenizer"))
-        head = json.dumps([_options(model), pipeline, ids], sort_keys=True)
+        head = json.dumps([_options(model), pipeline, ids, scores], sort_keys=True)
         return cls(
             hash=_hash("\n".join([head, *_merges(model.get("merges") or [], where)])),
             ids_hash=ids,
@@ -131,7 +132,7 @@ def _vocabulary(vocab: Any, where: object) -> list[Row]:
     elif isinstance(vocab, list):
         if not all(isinstance(row, list) and len(row) == 2 for row in vocab):
             raise InvalidError("malformed vocabulary", where=where)
-        rows = [(i, row[0], repr(row[1])) for i, row in enumerate(vocab)]
+        rows = [(i, row[0], _score(row[1], where)) for i, row in enumerate(vocab)]
     else:
         raise InvalidError("no vocabulary in the tokenizer", where=where)
     if not {(type(index), type(token)) for index, token, _ in rows} <= {(int, str)}:
@@ -140,6 +141,13 @@ def _vocabulary(vocab: Any, where: object) -> list[Row]:
     if rows and not 0 <= rows[0][0] <= rows[-1][0] < MAX_TOKEN_ID:
         raise InvalidError("ids out of bounds in the vocabulary", where=where)
     return rows
+
+
+def _score(value: Any, where: object) -> str:
+    """To seven digits: libraries read and write the last ones of a float64 otherwise."""
+    if type(value) not in (int, float) or (type(value) is int and abs(value) >= 1 << 53):
+        raise InvalidError("malformed score in the vocabulary", where=where)
+    return f"{float(value):.6e}"
 
 
 def _merges(merges: Any, where: object) -> Iterable[str]:

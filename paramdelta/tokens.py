@@ -163,7 +163,7 @@ def _renamed(own: _Names, here: _Names) -> list[Problem]:
 def _moves(index: int, own: _Names, here: _Names) -> bool:
     """Whether a token in use on both sides has another id here."""
     there = here.ids.get(own.by_id.get(index, ""))
-    return there is not None and there != index and index in own.used and there in here.used
+    return there is not None and there != index and index in own.used
 
 
 def _move(index: int, own: _Names, here: _Names) -> str:

@@ -17,6 +17,7 @@ from paramdelta.logical import LogicalTensor
 from paramdelta.manifest import TensorEntry, Transferred
 from paramdelta.problem import Problem
 from paramdelta.vocabulary import RowMap
+from registry.hub import Repository
 
 FORMAT = 1
 KIND = "paramdelta.plan"
@@ -42,7 +43,8 @@ class PlanBase:
     """The new base. content_digest is what the catalog knows of it, None if nothing.
 
     ref: a registered name, a pinned hub reference or a folder's name; location: where its files
-    lie on this machine, which stands in no output.
+    lie on this machine, which stands in no output. remote: the hub repository that they come from
+    when they are needed, None for a folder of the user's own.
     """
 
     ref: str
@@ -51,6 +53,7 @@ class PlanBase:
     content_digest: Digest | None
     architecture_hash: str
     tokenizer_hash: str | None
+    remote: Repository | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {

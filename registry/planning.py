@@ -23,7 +23,7 @@ from registry.licences import card_license, license_problems
 from registry.plan import Plan, PlanBase
 from registry.resolver import Options, resolve
 from registry.small_files import TOKENIZER, PostFiles
-from registry.sources import HUB_SCHEME, Located
+from registry.sources import Located, location_of
 from registry.tensor_plan import BaseTensors, Contribution
 from registry.token_merge import place_tokens
 
@@ -81,11 +81,11 @@ def make_plan(
     options: Options,
 ) -> Plan:
     """The plan of *candidates* on the base at *located*; IncompatibleError with all problems."""
-    checkpoint = located.open()
+    checkpoint = located.headers()
     target = query.target_of(located, catalog, checkpoint)
-    hub = located.ref.startswith(HUB_SCHEME)
-    registered = located.base or catalog.find_base_by_location(str(located.path))
-    name = registered.name if registered else located.ref if hub else located.path.name
+    registered = located.base or catalog.find_base_by_location(location_of(located))
+    remote = located.hub
+    name = registered.name if registered else remote.ref if remote else located.path.name
     base_ref = PlanBase(
         ref=name,
         location=located.path,
@@ -93,6 +93,7 @@ def make_plan(
         content_digest=Digest(target.content_digest) if target.content_digest else None,
         architecture_hash=target.fingerprint.architecture_hash,
         tokenizer_hash=target.fingerprint.tokenizer_hash,
+        remote=remote,
     )
     config = checkpoint.json_file("config.json") or {}
     base = BaseTensors.of(checkpoint.tensors, config, checkpoint.path)
@@ -135,9 +136,8 @@ def card_of(plan: Plan, artifacts: Artifacts) -> str:
     for part in plan.deltas:
         manifest = Manifest.from_bytes(artifacts.read_manifest(part.digest), part.ref)
         licenses.append((part.ref, manifest.post.license))
-    hub = plan.base.ref.startswith(HUB_SCHEME)
-    base_model = plan.base.ref.removeprefix(HUB_SCHEME).split("@")[0] if hub else None
-    return model_card(plan, base_model, licenses)
+    remote = plan.base.remote
+    return model_card(plan, remote.repo if remote else None, licenses)
 
 
 def check_out(out: Path, kept: Sequence[Path], force: bool) -> None:

@@ -51,7 +51,7 @@ def target_of(located: Located, catalog: Catalog, checkpoint: Checkpoint | None 
     base = located.base or _registered_at(located, catalog)
     if base is not None:
         return _target(base)
-    found = fingerprint(checkpoint or located.open())
+    found = fingerprint(checkpoint or located.headers())
     return Target(located.ref, found, None, None)
 
 

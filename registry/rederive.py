@@ -21,7 +21,7 @@ from registry.model_folder import hash_model, read_record, recorded_digest
 from registry.plan import Plan
 from registry.progress import Progress
 from registry.results import VerifyResult
-from registry.sources import Located, locate, locate_base
+from registry.sources import Located, locate, locate_base, open_again
 from registry.tensor_plan import Contribution
 
 
@@ -78,7 +78,7 @@ def _again(
         raise InvalidError(f"malformed recipe: {error}", where=folder) from error
     outcome = execute(
         plan,
-        Checkpoint.open(plan.base.location),
+        open_again(plan.base.location, plan.base.remote, registry.progress),
         registry.artifacts,
         _nowhere,
         threads=registry.threads,

@@ -34,7 +34,15 @@ from registry.results import (
     RestoredView,
     VerifyResult,
 )
-from registry.sources import Located, base_name_of, locate, locate_base, location_of
+from registry.sources import (
+    HUB_SCHEME,
+    Located,
+    base_name_of,
+    locate,
+    locate_base,
+    location_of,
+    open_again,
+)
 
 # Numeric modules are imported where they are used: catalog commands must start in a blink.
 if TYPE_CHECKING:
@@ -89,7 +97,9 @@ class Registry:
 
         given = parse_name(name) if name is not None else None
         located = locate(ref, self.catalog)
-        base = self._described(given or base_name_of(located), located, Side.of(located.open()))
+        base = self._described(
+            given or base_name_of(located), located, Side.of(located.open(self.progress))
+        )
         return self._register(base, free=given is None)
 
     def _described(self, name: str, located: Located, side: Side) -> Base:
@@ -159,7 +169,8 @@ class Registry:
         if (post is None) == (lora is None):
             raise UsageError("give either a post-trained checkpoint or a LoRA adapter")
         at_base = locate(base, self.catalog)
-        side = publish.Side.of(at_base.open())
+        # headers first: a pair that does not match is refused before weights are fetched
+        side = publish.Side.of(at_base.headers(self.progress))
         if lora is not None:
             registered, found = self._extract_adapter(at_base, side, lora)
         else:
@@ -167,7 +178,7 @@ class Registry:
             found = publish.extract_checkpoint(
                 self.artifacts,
                 side,
-                publish.Side.of(at_post.open()),
+                publish.Side.of(at_post.headers(self.progress)),
                 threads=self.settings.threads,
                 progress=self.progress,
             )
@@ -297,19 +308,19 @@ class Registry:
         release = self._find(parse_delta(delta))
         return query.rank_bases(self.catalog, release, min_verdict, limit, offset)
 
-    def check(self, delta: str, base: str) -> CheckResult:
+    def check(self, delta: str, base: str, align: str = "ids") -> CheckResult:
         """One verdict, with all its reasons: fingerprints and every tensor."""
         from registry import query, tensor_plan
 
         release = self._find(parse_delta(delta))
         located = locate(base, self.catalog)
-        checkpoint = located.open()
+        checkpoint = located.headers(self.progress)
         target = query.target_of(located, self.catalog, checkpoint)
         match = query.match(release, target, self.catalog)
         manifest = self._manifest(release.digest)
         config = checkpoint.json_file("config.json") or {}
         tensors = tensor_plan.BaseTensors.of(checkpoint.tensors, config, checkpoint.path)
-        problems = [*match.problems, *query.unread(target)]
+        problems = [*match.problems, *located.notes, *query.unread(target)]
         problems += tensor_plan.check_tensors(manifest, tensors)
         verdict = match.verdict
         if any(problem.severity == "error" for problem in problems):
@@ -364,7 +375,6 @@ class Registry:
 
         CorruptError if a registered base is not what it was when it was registered.
         """
-        from paramdelta.checkpoint import Checkpoint
         from registry import planning
         from registry.model_folder import write_model
 
@@ -373,7 +383,7 @@ class Registry:
         planning.check_out(out, [plan.base.location, *self._own_folders()], force)
         outcome = write_model(
             plan,
-            Checkpoint.open(plan.base.location),
+            open_again(plan.base.location, plan.base.remote, self.progress),
             self.artifacts,
             out,
             force=force,
@@ -400,7 +410,8 @@ class Registry:
         kept, checkpoint = [], None
         if needs_base(manifest):
             located = locate(base, self.catalog) if base else self._own_base(manifest, release)
-            kept, checkpoint = [located.path], located.open()
+            # of a hub repository the weights are fetched once the tables agree
+            kept, checkpoint = [located.path], located.headers(self.progress)
         planning.check_out(out, [*kept, *self._own_folders()], force)
         found = restore_checkpoint(
             self.artifacts,
@@ -450,7 +461,8 @@ class Registry:
                 remedy="give it with --base, or register it with `paramdelta base add`",
             )
         missing: NotFoundError | None = None
-        for base in found:
+        # a folder before the hub: it needs no network
+        for base in sorted(found, key=lambda base: base.location.startswith(HUB_SCHEME)):
             try:
                 return locate_base(base)
             except NotFoundError as error:

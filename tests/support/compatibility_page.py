@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from paramdelta.problem import Problem
-from registry.query import UNRELATED
+from registry.ranking import UNRELATED
 from support.pairs import PAIRS, Pair, made
 from support.registries import open_registry
 
@@ -50,7 +50,7 @@ blocks, buffers.
 - One model has several layouts: inside a multimodal wrapper, with fused or split projections, with
   experts one by one or in one tensor. Names and fused tensors are mapped to one table.
 - Bases of one line differ in what does not matter to a weight. A hash over `rope_scaling` or over
-  the added tokens would refuse Llama 3 → 3.1, the case that deltas were invented for.
+  the added tokens would refuse Llama 3 → 3.1, the case that made deltas known.
 - Equal shapes do not make equal meanings: 32 heads of 128 and 16 of 256 have the same tensors.
 - Equal hashes do not make related weights: two trainings from two random starts look alike, and
   nothing transfers between them. Sketches of the weights tell them apart (the last row).

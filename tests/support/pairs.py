@@ -197,7 +197,7 @@ def gpt2_saved() -> Model:
 
 
 _CHAT = ("note", "behaviour.chat_template", "comes with the delta")
-_GENERATION = ("note", "behaviour.generation", "come with the delta")
+_GENERATION = ("note", "behaviour.generation", "comes with the delta")
 _RESERVED = ("note", "tokenizer.added_tokens", "249 tokens in reserve or padding")
 _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
@@ -239,6 +239,8 @@ PAIRS: tuple[Pair, ...] = (
          (("error", "config.tied", "never added to one"), ("error", "tensors", "lm_head.weight"))),
     Pair("a post that untied its head", f.llama32, llama32_untied, f.llama32, "incompatible",
          (("error", "config.tied", "in its post"),)),
+    Pair("the same post, on its own base", f.llama32, llama32_untied, f.llama32, "identical",
+         same_content=True),
     Pair("a reserved token that the post named, still free here", f.llama3, llama3_tools,
          f.llama3, "compatible",
          (("note", "tokenizer.added_tokens", "brought with the delta (128008: <|tool|>)"), _CHAT,
