@@ -329,14 +329,23 @@ def query(
     state.emit(found.to_json(), lambda: _out().query(found))
 
 
+_align = click.option(
+    "--align",
+    default="ids",
+    show_default=True,
+    help="Rows of the vocabularies: by ids, or by the tokens' strings (tokens).",
+)
+
+
 @cli.command()
 @click.argument("delta")
 @click.option("--base", "base_ref", required=True, metavar="REF")
+@_align
 @pass_state
-def check(state: State, delta: str, base_ref: str) -> int:
+def check(state: State, delta: str, base_ref: str, align: str) -> int:
     """May DELTA be added to this base? All the reasons; exit 3 if not."""
     with state.registry() as registry:
-        found = registry.check(delta, base_ref)
+        found = registry.check(delta, base_ref, align)
     state.emit(found.to_json(), lambda: _out().check(found))
     return 0 if found.ok else INCOMPATIBLE
 
@@ -360,12 +369,7 @@ def check(state: State, delta: str, base_ref: str) -> int:
 @click.option("--dtype", help="bfloat16, float16 or float32; else as the base has them.")
 @click.option("--max-shard-size", metavar="SIZE", help="Such as 5GB; else the base's own shards.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option(
-    "--align",
-    default="ids",
-    show_default=True,
-    help="Rows of the vocabularies: by ids, or by the tokens' strings (tokens).",
-)
+@_align
 @click.option("--keep-base-behaviour", is_flag=True, help="Keep its chat template and eos.")
 @click.option("--dry-run", is_flag=True, help="Only show the plan.")
 @click.option("--force", is_flag=True, help="Replace the output folder if it exists.")

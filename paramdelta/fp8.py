@@ -54,8 +54,8 @@ def requantise(values: Bits, dtype: str, scales: Floats | None, out: Bits) -> No
 
 def _nearest(magnitudes: Floats, dtype: str) -> npt.NDArray[np.uint8]:
     """Codes 0…127 of the nearest magnitude, NaN as the largest code."""
-    table = _tables()[dtype][:128].astype(np.float64)
-    finite = table[np.isfinite(table)]
+    table = _tables()[dtype][:128]
+    finite = table[np.isfinite(table)].astype(np.float64)
     middles = (finite[:-1] + finite[1:]) / 2
     found = np.searchsorted(middles, magnitudes.astype(np.float64)).astype(np.uint8)
     infinite = np.flatnonzero(np.isinf(table))
@@ -85,7 +85,9 @@ _FOUND: dict[str, Floats] = {}
 def _tables() -> dict[str, Floats]:
     """The 256 values of each dtype, made once."""
     if not _FOUND:
-        _FOUND["F8_E5M2"] = (np.arange(256, dtype=np.uint16) << 8).view(np.float16).astype("<f4")
+        with np.errstate(invalid="ignore"):  # its signalling NaNs
+            wide = (np.arange(256, dtype=np.uint16) << 8).view(np.float16).astype(np.float32)
+        _FOUND["F8_E5M2"] = wide
         codes = np.arange(256)
         exponent, mantissa = (codes >> 3) & 15, codes & 7
         normal = np.ldexp(1 + mantissa / 8, exponent - 7)

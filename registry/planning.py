@@ -99,7 +99,7 @@ def make_plan(
     base = BaseTensors.of(checkpoint.tensors, config, checkpoint.path)
     problems = list(checkpoint.left_out)
     if options.align == "tokens":
-        candidates = [_placed(artifacts, part, checkpoint, problems) for part in candidates]
+        candidates = [placed(artifacts, part, checkpoint, problems) for part in candidates]
     licences = [(f"base {name}", base_ref.license)]
     for part in candidates:
         licences.append((f"delta {part.ref}", part.manifest.post.license))
@@ -110,7 +110,7 @@ def make_plan(
     return resolve(candidates, base, base_ref, target.fingerprint, options, beside)
 
 
-def _placed(
+def placed(
     artifacts: Artifacts, part: Contribution, base: Checkpoint, problems: list[Problem]
 ) -> Contribution:
     """The delta with its ids placed in the base's vocabulary by token string."""

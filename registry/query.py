@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any, NamedTuple, get_args
 
 from paramdelta.checkpoint import Checkpoint
-from paramdelta.compatibility import VERDICTS, Comparison, Verdict, compare
+from paramdelta.compatibility import VERDICTS, Align, Comparison, Verdict, compare
 from paramdelta.errors import InvalidError, UsageError
 from paramdelta.fingerprint import FACETS, Fingerprint, fingerprint
 from paramdelta.problem import Problem
@@ -96,7 +96,9 @@ def _sketch(data: bytes | None, where: str) -> Sketch | None:
     return None if data is None else Sketch.from_bytes(data, where)
 
 
-def match(release: Release, target: Target, catalog: Catalog | None = None) -> Match:
+def match(
+    release: Release, target: Target, catalog: Catalog | None = None, align: Align = "ids"
+) -> Match:
     """One verdict. catalog: where the delta's own base is looked for, to tell near misses."""
     summary = release.summary
     same = summary.base_content_digest == target.content_digest
@@ -105,6 +107,7 @@ def match(release: Release, target: Target, catalog: Catalog | None = None) -> M
         _read(summary.post_fingerprint),
         target.fingerprint,
         same_content=same,
+        align=align,
     )
     kind = Kind(found, same, summary.base_content_digest, 0, summary.sketch_table)
     judge = Judge(target.asked)

@@ -309,19 +309,26 @@ class Registry:
         return query.rank_bases(self.catalog, release, min_verdict, limit, offset)
 
     def check(self, delta: str, base: str, align: str = "ids") -> CheckResult:
-        """One verdict, with all its reasons: fingerprints and every tensor."""
-        from registry import query, tensor_plan
+        """One verdict, with all its reasons: fingerprints and every tensor.
 
-        release = self._find(parse_delta(delta))
+        align: how rows of the vocabularies are matched, ``ids`` or ``tokens``.
+        """
+        from registry import planning, query, resolver, tensor_plan
+
+        by = resolver.parse_align(align)
+        ref = parse_delta(delta)
+        release = self._find(ref)
         located = locate(base, self.catalog)
         checkpoint = located.headers(self.progress)
         target = query.target_of(located, self.catalog, checkpoint)
-        match = query.match(release, target, self.catalog)
-        manifest = self._manifest(release.digest)
+        match = query.match(release, target, self.catalog, by)
+        part = tensor_plan.Contribution(match.ref, self._manifest(release.digest), ref.alpha)
         config = checkpoint.json_file("config.json") or {}
         tensors = tensor_plan.BaseTensors.of(checkpoint.tensors, config, checkpoint.path)
         problems = [*match.problems, *located.notes, *query.unread(target)]
-        problems += tensor_plan.check_tensors(manifest, tensors)
+        if by == "tokens":
+            part = planning.placed(self.artifacts, part, checkpoint, problems)
+        problems += tensor_plan.check_tensors(part.manifest, tensors, part.tokens)
         verdict = match.verdict
         if any(problem.severity == "error" for problem in problems):
             verdict = "incompatible"

@@ -171,6 +171,9 @@ def test_a_permuted_vocabulary_is_refused_unless_tokens_are_aligned(tmp_path: Pa
         with pytest.raises(IncompatibleError) as caught:
             registry.plan(["chat"], str(tmp_path / "newer"))
         assert any("--align tokens" in problem.remedy for problem in caught.value.problems)
+        assert not registry.check("chat", str(tmp_path / "newer")).ok
+        checked = registry.check("chat", str(tmp_path / "newer"), "tokens")
+        assert checked.ok and checked.verdict == "adaptable"
         plan = registry.plan(["chat"], str(tmp_path / "newer"), align="tokens")
         assert plan.verdict == "adaptable"
         registry.apply(plan, tmp_path / "out")
