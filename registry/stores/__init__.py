@@ -16,26 +16,51 @@ from registry.stores.memory import MemoryStore
 __all__ = ["SCHEMES", "Stat", "Store", "open_store"]
 
 
-def _local(address: str) -> Store:
+def _local(address: str, must_exist: bool = False) -> Store:
     parts = urlsplit(address)
     if parts.netloc not in ("", "localhost"):
         raise UsageError(f"a file store on another host: {parts.netloc!r}")
-    return LocalStore(Path(unquote(parts.path)))
+    return LocalStore(Path(unquote(parts.path)), must_exist)
 
 
 def _memory(address: str) -> Store:
     return MemoryStore()
 
 
-SCHEMES: dict[str, Callable[[str], Store]] = {"file": _local, "memory": _memory}
+def _objects(address: str) -> Store:
+    from registry.stores.s3 import open_objects
+
+    return open_objects(address)
 
 
-def open_store(address: str) -> Store:
-    """The store at a folder's path or a URL. UsageError on an unknown scheme."""
+def _hub(address: str) -> Store:
+    from registry.stores.hub import open_hub
+
+    return open_hub(address)
+
+
+SCHEMES: dict[str, Callable[[str], Store]] = {
+    "file": _local,
+    "memory": _memory,
+    "s3": _objects,
+    "gs": _objects,
+    "az": _objects,
+    "hf": _hub,
+}
+
+
+def open_store(address: str, *, must_exist: bool = False) -> Store:
+    """The store at a folder's path or a URL. UsageError on an unknown scheme.
+
+    must_exist: a folder that is not there is a NotFoundError; otherwise it is made. Remote stores
+    are asked nothing yet.
+    """
     scheme, separator, _ = address.partition("://")
     if not separator and not address.startswith("memory:"):
-        return LocalStore(Path(address).expanduser())
+        return LocalStore(Path(address).expanduser(), must_exist)
     scheme = scheme.partition(":")[0]
+    if scheme == "file":
+        return _local(address, must_exist)
     if opener := SCHEMES.get(scheme):
         return opener(address)
     for entry in entry_points(group="paramdelta.stores"):
