@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         ReleaseDetail,
         ReleaseView,
         RestoredView,
+        Transferred,
         VerifyResult,
     )
 
@@ -317,6 +318,19 @@ def restored(found: RestoredView) -> None:
         table.add_row(escape(path), digest.removeprefix("sha256:"))
     console.print(table)
     said(f"{found.ref} is in {found.out}, bit for bit, after {found.seconds:.1f} s")
+
+
+def transferred(found: Transferred) -> None:
+    table = _table("release", "digest", "")
+    for release in found.releases:
+        state = found.verb if release.created else "was there"
+        table.add_row(escape(release.ref), _short(release.digest), state)
+    console.print(table)
+    rate = found.nbytes / found.seconds if found.seconds else 0.0
+    said(
+        f"{found.store}: {found.blobs_sent} blobs sent ({_size(found.nbytes)}, "
+        f"{_size(rate)}/s), {found.blobs_skipped} were there"
+    )
 
 
 def verified(found: VerifyResult) -> None:

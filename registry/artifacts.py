@@ -21,7 +21,7 @@ from registry.stores.base import Staged, Stat, Store
 
 CHUNK = 1 << 20
 _REMEDY = "heal the store from a copy, or publish again"
-_RELEASE_KEY = re.compile(r"releases/(.+)/@/([1-9][0-9]*)\.json")
+_RELEASE_KEY = re.compile(r"releases/(.+)/@/([1-9][0-9]{0,8})\.json")
 
 
 def _object_key(kind: str, digest: Digest, suffix: str = "") -> str:
@@ -98,11 +98,6 @@ class Artifacts:
         digest = self._put(manifest_key(digest_of(data)), data)
         self.store.flush()
         return digest
-
-    def has_manifest(self, digest: Digest, size: int) -> bool:
-        """By size; its bytes are not read."""
-        stat = self.store.stat(manifest_key(digest))
-        return stat is not None and _fits(stat, digest, size)
 
     def read_manifest(self, digest: Digest) -> bytes:
         """Verified. CorruptError if it is missing or not what its digest says."""

@@ -97,6 +97,12 @@ def read_sealed(artifacts: Artifacts, name: str, version: int) -> SealedRelease:
     record = ReleaseRecord.from_bytes(data, where)
     if (record.name, record.version) != (name, version):
         raise CorruptError(f"the record is of {record.name}@{record.version}", where=where)
+    return seal_of(artifacts, record)
+
+
+def seal_of(artifacts: Artifacts, record: ReleaseRecord) -> SealedRelease:
+    """*record* with the summary of its manifest, which the store has; both are checked."""
+    where = f"{record.name}@{record.version}"
     manifest = Manifest.from_bytes(artifacts.read_manifest(record.manifest), where)
     sketches = artifacts.read_blob(manifest.sketch, manifest.sketch_size)
     delta_sketch = Sketch.from_bytes(sketches[:BYTES], where)

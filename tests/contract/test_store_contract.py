@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-from support.store_fixtures import hub, moto, remotes, seaweedfs  # noqa: F401 - fixtures
 from support.stores import ALL, FACTORIES
 
 from paramdelta.errors import InvalidError, NotFoundError, UsageError

@@ -1,4 +1,4 @@
-"""Servers that live as long as the tests of one process; test modules import what they use."""
+"""Servers that live as long as the tests of one process."""
 
 from __future__ import annotations
 
