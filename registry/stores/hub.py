@@ -45,6 +45,7 @@ MAX_CARD_BYTES = 4 * MIB
 MAX_COMMIT_FILES = 1000  # waiting for one commit; the hub takes 25,000
 MAX_COMMIT_BYTES = 32 * MIB  # of waiting files that travel inside the commit; the hub takes 1 GB
 PATHS = 500  # asked about in one request
+UPLOADS = 3  # tries of a file; the client itself tries each of its requests several times
 CONFLICTS = 30  # times that a commit looks again because the branch has moved
 TIMEOUT = 60.0  # seconds without a byte, of downloads
 PIECE = MIB
@@ -187,7 +188,7 @@ class HubStore:
             with self._errors(key):
                 self.api.preupload_lfs_files(self.repo, [operation], num_threads=1)
 
-        attempts(send)
+        attempts(send, UPLOADS)
         if operation.path_or_fileobj != b"":  # nothing was sent: it travels inside the commit
             operation.path_or_fileobj = spool.whole()
             travels = spool.size

@@ -43,9 +43,9 @@ def pause(attempt: int) -> None:
     time.sleep(random.uniform(longest / 2, longest))  # noqa: S311 - no secret
 
 
-def attempts(work: Callable[[], Result]) -> Result:
+def attempts(work: Callable[[], Result], count: int | None = None) -> Result:
     """*work*, which may be run more than once, run again where it ends in TransientError."""
-    for attempt in range(ATTEMPTS - 1):
+    for attempt in range((count or ATTEMPTS) - 1):
         try:
             return work()
         except TransientError:

@@ -40,6 +40,7 @@ from registry.stores.remote import (
 PART_BYTES = 8 * MIB  # of an upload in parts, and of one request of a download
 SINGLE_BYTES = 16 * MIB  # objects up to here go up in one conditional request, from memory
 UPLOADS = 2  # parts of one object at once
+UPLOAD_TRIES = 3  # of a whole object; each of its requests is tried ATTEMPTS times
 HEADS = 16  # existence checks at once
 PAGE = 1000  # keys of one listing request
 
@@ -222,7 +223,7 @@ class ObjectStore:
                     raise TransientError(error.reason, where=self._where(key)) from error
             return True
 
-        return attempts(put)
+        return attempts(put, UPLOAD_TRIES)
 
     def _has(self, key: str, spool: Spool) -> bool:
         with suppress(NotFoundError), self.open(key) as there:

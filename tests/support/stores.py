@@ -19,6 +19,10 @@ from support.s3_server import CREDENTIALS, S3Server
 
 def quick_retries(patch: pytest.MonkeyPatch) -> None:
     """Waits of milliseconds; the number of tries stays."""
+    from huggingface_hub.utils import http_backoff
+
+    for name, seconds in (("base_wait_time", 0.002), ("max_wait_time", 0.05)):
+        patch.setitem(http_backoff.__kwdefaults__, name, seconds)
     patch.setattr(remote, "FIRST_PAUSE", 0.002)
     patch.setitem(s3._BACKOFF, "init_backoff", timedelta(milliseconds=2))
     patch.setitem(s3._BACKOFF, "max_backoff", timedelta(milliseconds=50))
