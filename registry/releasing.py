@@ -90,6 +90,11 @@ def sealed(record: ReleaseRecord, summary: DeltaSummary) -> SealedRelease:
 
 def read_sealed(artifacts: Artifacts, name: str, version: int) -> SealedRelease:
     """The release that the store holds under this version, with its manifest's summary."""
+    return seal_of(artifacts, read_record(artifacts, name, version))
+
+
+def read_record(artifacts: Artifacts, name: str, version: int) -> ReleaseRecord:
+    """The record that the store is known to hold under this version."""
     where = f"{name}@{version}"
     data = artifacts.read_release(name, version)
     if data is None:
@@ -97,7 +102,7 @@ def read_sealed(artifacts: Artifacts, name: str, version: int) -> SealedRelease:
     record = ReleaseRecord.from_bytes(data, where)
     if (record.name, record.version) != (name, version):
         raise CorruptError(f"the record is of {record.name}@{record.version}", where=where)
-    return seal_of(artifacts, record)
+    return record
 
 
 def seal_of(artifacts: Artifacts, record: ReleaseRecord) -> SealedRelease:

@@ -6,7 +6,7 @@ from paramdelta.errors import ConflictError, InvalidError
 from paramdelta.problem import Problem
 from registry.artifacts import Artifacts
 from registry.catalog import Catalog
-from registry.releasing import read_sealed
+from registry.releasing import read_record, seal_of
 from registry.results import Reindexed
 
 
@@ -16,13 +16,15 @@ def reindex(catalog: Catalog, artifacts: Artifacts) -> Reindexed:
     What is there is left as it is. A record that cannot be read is a problem, and so is one that
     says something else than the catalog; the others are added all the same.
     """
-    added, count, problems = 0, 0, []
+    known = {(r.name, r.version): r.digest for r in catalog.all_releases()}
+    count, added, problems = 0, 0, []
     for name, version in sorted(artifacts.list_releases()):
         count += 1
-        before = catalog.count_releases(name)
         try:
-            catalog.adopt(name, version, read_sealed(artifacts, name, version), "publish")
+            record = read_record(artifacts, name, version)
+            if known.get((name, version)) != record.manifest:
+                catalog.adopt(name, version, seal_of(artifacts, record), "publish")
+                added += 1
         except (ConflictError, InvalidError) as error:
             problems.append(Problem(name, error.message))
-        added += catalog.count_releases(name) - before
     return Reindexed(count, added, tuple(problems))

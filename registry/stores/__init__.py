@@ -61,11 +61,18 @@ def open_store(address: str, *, must_exist: bool = False) -> Store:
     scheme = scheme.partition(":")[0]
     if scheme == "file":
         return _local(address, must_exist)
-    if opener := SCHEMES.get(scheme):
-        return opener(address)
+    if known := SCHEMES.get(scheme):
+        return known(address)
     for entry in entry_points(group="paramdelta.stores"):
         if entry.name == scheme:
-            plugin: Store = entry.load()(address)
+            try:
+                opener = entry.load()
+            except (ImportError, AttributeError) as error:
+                raise UsageError(
+                    f"the plug-in of {scheme}:// stores cannot be loaded: {error}",
+                    remedy="install it again, or remove it",
+                ) from error
+            plugin: Store = opener(address)
             return plugin
     raise UsageError(
         f"unknown kind of store {scheme!r}",

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support import postgres
 from support.checkpoints import changed, llama_like, write_checkpoint
 from support.local_hub_store import StoreHub
 from support.registries import family, files_of
@@ -337,3 +339,58 @@ def test_text_from_records_stays_text_on_the_page(
     card = hub.repos[address.removeprefix("hf://")].files["README.md"].data.decode()
     assert "<script>" not in card and "[l](" not in card and card.count("\n---\n") == 1
     assert "license: other\n" in card
+
+
+# -- catalogs -----------------------------------------------------------------------------
+
+
+def test_pulling_into_a_catalog_on_postgresql(site: Site, shared: Path) -> None:
+    theirs = site.publish("ann", seed=5)["version"]
+    assert theirs == 2
+    site.run("ann", "push", "chat@2", "--to", shared)
+    with postgres.server() as server:
+        where = ("--catalog", postgres.create_database(server, "pulls"))
+        assert site.run("bob", *where, "pull", "chat@2", "--from", shared)["pulled"] == ["chat@2"]
+        site.run("bob", *where, "yank", "chat@2", "--reason", "worse")
+        site.run("bob", *where, "pull", "chat@1", "chat@2", "--from", shared)
+        shown = site.run("bob", *where, "show", "chat")  # the other one stays yanked
+        assert shown["version"] == 1
+        assert site.run("bob", *where, "verify", "--all")["ok"]
+
+
+def test_two_who_pull_at_once_into_one_registry_both_succeed(site: Site, shared: Path) -> None:
+    with site.open("bob"):
+        pass
+    failures: list[BaseException] = []
+    start = threading.Barrier(2)
+
+    def pull() -> None:
+        try:
+            with site.open("bob") as registry:
+                start.wait()
+                registry.pull(["chat"], str(shared))
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=pull) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    with site.open("bob") as registry:
+        assert [v.release.version for v in registry.releases()] == [1]
+        assert len(registry.log("chat")) == 1
+        assert registry.verify(all=True, deep=True).ok
+
+
+def test_what_the_store_says_and_the_catalog_denies_is_told_by_reindex(site: Site) -> None:
+    site.publish("ann")
+    site.publish("bob", seed=5)
+    record = "store/releases/chat/@/1.json"
+    shutil.copytree(site.folder / "bob/store", site.folder / "ann/store", dirs_exist_ok=True)
+    assert (site.folder / "ann" / record).read_bytes() == (
+        site.folder / "bob" / record
+    ).read_bytes()
+    found = site.run("ann", "reindex", code=5)
+    assert found["added"] == 0 and found["problems"][0]["subject"] == "chat"
