@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import random
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 import pytest
+from support import local_hub_store
 from support.local_hub_store import StoreHub
 from support.registries import family
 from support.s3_server import KEY, SECRET, S3Server
@@ -217,6 +220,33 @@ def test_many_objects_are_one_commit(hub: StoreHub) -> None:
     store.create("releases/x/@/1.json", b"{}")
     assert hub.count("/commit/") == before + 2  # all the content, then the record
     assert len(list(store.list("blobs/"))) == 40
+
+
+def test_large_content_goes_through_xet_where_the_client_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Into a folder in the place of the hub's content store; the commit names digest and size."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    cas = tmp_path / "cas"
+    cas.mkdir()
+    contents = [random.Random(i).randbytes(n) for i, n in enumerate((5000, 3 << 20, 9 << 20))]
+    with local_hub_store.serve() as hub:
+        hub.xet = f"local://{cas}"
+        store = hub_store(hub)
+        for i, data in enumerate(contents):
+            with store.stage() as staged:
+                staged.write(data)
+                staged.commit(f"blobs/{i}")
+        store.flush()
+        expected = {
+            hashlib.sha256(data).hexdigest(): (len(data), f"blobs/{i}")
+            for i, data in enumerate(contents)
+        }
+        assert hub.claimed == expected
+        assert hub.objects == {} and hub.count("/lfs-put/") == 0
+    stored = sum(path.stat().st_size for path in cas.rglob("*") if path.is_file())
+    assert stored >= sum(map(len, contents))
 
 
 def test_a_repository_is_made_private_at_the_first_write_only(hub: StoreHub) -> None:

@@ -1,7 +1,8 @@
 """A small Hugging Face Hub that can be written to: what huggingface_hub asks when it commits.
 
 Commits are serialised and refuse a parent that is not the head, as the real one does. Large files
-go through Git LFS; downloads of them are redirected.
+go through Git LFS; downloads of them are redirected. With *xet* they go into a folder that the
+client's own Xet library fills, and cannot be read back.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import json
 import re
 import threading
+import time
 import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,7 +75,10 @@ class Repo:
 
 @dataclass
 class StoreHub:
-    """token: the only one that may write, if it is set. ranges: whether downloads know them."""
+    """token: the only one that may write, if it is set. ranges: whether downloads know them.
+
+    claimed: (size, path) by sha256 of what was committed from Xet.
+    """
 
     url: str = ""
     repos: dict[str, Repo] = field(default_factory=dict)
@@ -82,6 +87,8 @@ class StoreHub:
     lock: threading.Lock = field(default_factory=threading.Lock)
     token: str | None = None
     ranges: bool = True
+    xet: str | None = None
+    claimed: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     def count(self, pattern: str) -> int:
         return sum(bool(re.search(pattern, request)) for request in self.requests)
@@ -133,6 +140,11 @@ def _handler(hub: StoreHub) -> type[BaseHTTPRequestHandler]:
                 if repo := self.repo(found[1]):
                     self.answer(200, {"id": found[1], "sha": repo.head, "private": repo.private,
                                       "tags": [], "downloads": 0, "siblings": []})  # fmt: skip
+            elif "/xet-write-token/" in path and hub.xet:
+                until = str(int(time.time()) + 3600)
+                self.answer(200, {"casUrl": hub.xet, "exp": int(until), "accessToken": "x"},
+                            X_Xet_Cas_Url=hub.xet, X_Xet_Access_Token="x",
+                            X_Xet_Token_Expiration=until)  # fmt: skip
             elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)/?(.*)", path):
                 self.tree(*found.groups())
             elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
@@ -262,6 +274,9 @@ def _handler(hub: StoreHub) -> type[BaseHTTPRequestHandler]:
                         header = value
                     elif row["key"] == "file":
                         files[value["path"]] = File(base64.b64decode(value["content"]), False)
+                    elif row["key"] == "lfsFile" and hub.xet:
+                        hub.claimed[value["oid"]] = (value["size"], value["path"])
+                        files[value["path"]] = File(b"", False)
                     elif row["key"] == "lfsFile":
                         files[value["path"]] = File(hub.objects[value["oid"]], True)
                     elif row["key"] == "deletedFile":
