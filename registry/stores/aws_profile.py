@@ -15,12 +15,7 @@ from typing import Any
 from paramdelta.errors import InvalidError, UsageError
 
 MAX_FILE_BYTES = 1 << 20
-_KEYS = {
-    "aws_access_key_id": "access_key_id",
-    "aws_secret_access_key": "secret_access_key",
-    "aws_session_token": "session_token",
-}
-_OTHERS = {"region": "region", "endpoint_url": "endpoint"}
+_SETTINGS = {"region": "region", "endpoint_url": "endpoint"}
 _FETCHED = ("sso_session", "sso_start_url", "role_arn", "credential_process")
 
 Provider = Callable[[], Any]
@@ -29,7 +24,7 @@ Provider = Callable[[], Any]
 def read_profile(
     name: str | None, env: Mapping[str, str] = os.environ
 ) -> tuple[dict[str, str], Provider | None]:
-    """(settings of an obstore S3Store, who fetches credentials if they are not fixed).
+    """(settings of an obstore S3Store, who gives its credentials if the profile does).
 
     name: as asked for in the address; else ``AWS_PROFILE``; else ``default`` if no key is in the
     environment. UsageError where a named profile does not exist.
@@ -42,14 +37,27 @@ def read_profile(
         if asked:
             raise UsageError(f"no AWS profile {asked[:100]!r}", remedy="see `aws configure list`")
         return {}, None
-    found = {ours: values[key] for key, ours in (_KEYS | _OTHERS).items() if key in values}
+    found = {ours: values[key] for key, ours in _SETTINGS.items() if key in values}
     if any(env.get(key) for key in ("AWS_REGION", "AWS_DEFAULT_REGION")):
         found.pop("region", None)
     if any(key in env for key in ("AWS_ENDPOINT", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")):
         found.pop("endpoint", None)
-    if "access_key_id" in found or not any(key in values for key in _FETCHED):
-        return found, None
-    return found, _boto3_provider(asked or "default")
+    if "aws_access_key_id" in values:
+        return found, _fixed(values)
+    if any(key in values for key in _FETCHED):
+        return found, _boto3_provider(asked or "default")
+    return found, None
+
+
+def _fixed(values: Mapping[str, str]) -> Provider:
+    """As one piece, so that nothing of the environment mixes in."""
+    credentials = {
+        "access_key_id": values["aws_access_key_id"],
+        "secret_access_key": values.get("aws_secret_access_key", ""),
+        "token": values.get("aws_session_token"),
+        "expires_at": None,
+    }
+    return lambda: credentials
 
 
 def _section(name: str, env: Mapping[str, str]) -> dict[str, str] | None:

@@ -45,7 +45,7 @@ HEADS = 16  # existence checks at once
 PAGE = 1000  # keys of one listing request
 
 # one request moves at most SINGLE_BYTES, so these bound slow links, not large objects
-CLIENT = {"connect_timeout": "10s", "read_timeout": "60s", "timeout": "300s"}
+CLIENT = {"connect_timeout": "5s", "read_timeout": "60s", "timeout": "300s"}
 _BACKOFF = {
     "init_backoff": timedelta(seconds=FIRST_PAUSE),
     "max_backoff": timedelta(seconds=LONGEST_PAUSE),
@@ -252,11 +252,7 @@ class ObjectStore:
                 raise _no_bucket(self.url) from None
             raise NotFoundError("no such object", where=where) from None
         except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
-            raise UnreachableError(
-                f"the store refuses access: {_reason(error)}",
-                where=where,
-                remedy="check the credentials (environment or profile) and what they may do",
-            ) from None
+            raise _refused(error, where) from None
         except exceptions.BaseError as error:
             raise self._failure(error, where) from None
 
@@ -265,6 +261,8 @@ class ObjectStore:
         if "NoSuchBucket" in text or "ContainerNotFound" in text:
             return _no_bucket(self.url)
         status = int(found[1]) if (found := _STATUS.search(text)) else 0
+        if status in (401, 403):  # of whoever was asked for credentials
+            return _refused(error, where)
         kind = UnreachableError if status and status not in _PASSING else TransientError
         return kind(
             f"the store does not answer: {_reason(error)}",
@@ -384,6 +382,14 @@ def _stat(key: str, meta: Any) -> Stat:
 
 def _no_bucket(url: str) -> UnreachableError:
     return UnreachableError("no such bucket", where=url, remedy="create it, or check the address")
+
+
+def _refused(error: Exception, where: str) -> UnreachableError:
+    return UnreachableError(
+        f"the store refuses access: {_reason(error)}",
+        where=where,
+        remedy="check the credentials (environment or profile) and what they may do",
+    )
 
 
 def _reason(error: Exception) -> str:

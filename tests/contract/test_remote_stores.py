@@ -146,20 +146,24 @@ def profiles(tmp_path: Path) -> dict[str, str]:
 
 
 def test_a_profile_gives_keys_region_and_endpoint(profiles: dict[str, str]) -> None:
-    team = {
-        "access_key_id": "team-key", "secret_access_key": "team-secret",
-        "session_token": "team-token", "region": "eu-north-1", "endpoint": "http://127.0.0.1:9",
-    }  # fmt: skip
-    assert read_profile("team", profiles) == (team, None)
-    assert read_profile(None, profiles | {"AWS_PROFILE": "team"}) == (team, None)
-    found, _ = read_profile(None, profiles)
-    assert found["secret_access_key"] == "default%secret" and found["region"] == "eu-west-1"
+    settings = {"region": "eu-north-1", "endpoint": "http://127.0.0.1:9"}
+    for name, more in (("team", {}), (None, {"AWS_PROFILE": "team"})):
+        found, provider = read_profile(name, profiles | more)
+        assert found == settings and provider is not None
+        assert provider() == {
+            "access_key_id": "team-key", "secret_access_key": "team-secret",
+            "token": "team-token", "expires_at": None,
+        }  # fmt: skip
+    found, provider = read_profile(None, profiles)
+    assert found == {"region": "eu-west-1"} and provider is not None
+    assert provider()["secret_access_key"] == "default%secret"
 
 
 def test_the_environment_comes_before_the_default_profile(profiles: dict[str, str]) -> None:
     assert read_profile(None, profiles | {"AWS_ACCESS_KEY_ID": "x"}) == ({}, None)
-    found, _ = read_profile("team", profiles | {"AWS_ACCESS_KEY_ID": "x", "AWS_REGION": "r"})
-    assert found["access_key_id"] == "team-key" and "region" not in found
+    found, provider = read_profile("team", profiles | {"AWS_ACCESS_KEY_ID": "x", "AWS_REGION": "r"})
+    assert provider is not None and provider()["access_key_id"] == "team-key"
+    assert "region" not in found
 
 
 def test_profiles_that_are_not_there_or_unreadable(
