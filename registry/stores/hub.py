@@ -286,7 +286,6 @@ class HubStore:
         from huggingface_hub import hf_hub_url
         from huggingface_hub.utils import (  # type: ignore[attr-defined]
             build_hf_headers,
-            get_session,
             hf_raise_for_status,
         )
 
@@ -297,11 +296,7 @@ class HubStore:
             if offset:
                 headers["Range"] = f"bytes={offset}-"
             with ExitStack() as stack, self._errors(key):
-                reply = stack.enter_context(
-                    get_session().stream("GET", address, headers=headers, timeout=TIMEOUT)
-                )
-                if reply.status_code >= 400:
-                    reply.read()
+                reply = stack.enter_context(_download(address, headers))
                 hf_raise_for_status(reply)
                 length = int(reply.headers.get("content-length", -1))
                 if length < 0:
@@ -316,7 +311,8 @@ class HubStore:
     def _pieces(self, key: str, reply: Any, skip: int, stack: ExitStack) -> Iterator[bytes]:
         """The reply's bytes after *skip*; a server that knows no ranges sends all of them."""
         with stack, self._errors(key):
-            for piece in reply.iter_bytes(PIECE):
+            pieces = reply.iter_bytes if hasattr(reply, "iter_bytes") else reply.iter_content
+            for piece in pieces(PIECE):
                 if skip < len(piece):
                     yield piece[skip:]
                 skip = max(0, skip - len(piece))
@@ -361,6 +357,22 @@ class HubStore:
 
 class _MovedError(UnreachableError):
     """The branch is not at the commit's parent any more."""
+
+
+@contextmanager
+def _download(address: str, headers: dict[str, str]) -> Iterator[Any]:
+    """The reply to a GET, its body not read yet unless it is an error's."""
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
+
+    session: Any = get_session()
+    if not callable(session.stream):  # huggingface_hub before 1.0 stands on requests
+        with session.get(address, headers=headers, timeout=TIMEOUT, stream=True) as reply:
+            yield reply
+        return
+    with session.stream("GET", address, headers=headers, timeout=TIMEOUT) as reply:
+        if reply.status_code >= 400:
+            reply.read()
+        yield reply
 
 
 def _of_status(error: Any, where: str) -> UnreachableError:
