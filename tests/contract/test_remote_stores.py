@@ -9,6 +9,7 @@ import random
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from support.s3_server import KEY, SECRET, S3Server
 from support.stores import hub_store
 
 from paramdelta.errors import InvalidError, NotFoundError, UnreachableError, UsageError
+from registry.artifacts import Artifacts
 from registry.stores import open_store
 from registry.stores.aws_profile import read_profile
 from registry.stores.hub import HubStore, open_hub
@@ -277,6 +279,59 @@ def test_other_commits_in_between_do_not_disturb(hub: StoreHub) -> None:
     assert len(list(one.list(""))) == 10
 
 
+def test_of_eight_clients_that_create_one_key_one_wins(hub: StoreHub) -> None:
+    """Each with a connection of its own, as on eight machines."""
+    first = hub_store(hub)
+    first.create("k", b"x")
+    clients = [HubStore(first.repo, endpoint=hub.url, token="hf_x") for _ in range(8)]
+    for client in clients:
+        client._ensure_repo()
+    start = threading.Barrier(len(clients))
+    wins: list[bool] = []
+
+    def create(i: int) -> None:
+        start.wait()
+        wins.append(clients[i].create("race", b"%d" % i))
+
+    threads = [threading.Thread(target=create, args=(i,)) for i in range(len(clients))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(wins) == [False] * 7 + [True]
+
+
+def test_what_a_slow_commit_did_not_see_is_not_overwritten(hub: StoreHub) -> None:
+    """Another commit lands between our look and our commit: the hub refuses ours, we look again."""
+    from support.fault_proxy import proxy_to
+
+    with proxy_to(hub.url) as proxy:
+        slow = hub_store(hub, endpoint=proxy.url)
+        slow.create("first", b"x")
+        quick = HubStore(slow.repo, endpoint=hub.url, token="hf_x")
+        waiting = [True]
+
+        def choose(method: str, path: str) -> None:
+            if waiting and "/commit/" in path:
+                waiting.pop()
+                assert quick.create("releases/a/@/1.json", b"theirs")
+
+        proxy.choose = choose
+        assert not slow.create("releases/a/@/1.json", b"ours")
+        assert slow.read("releases/a/@/1.json", 10) == b"theirs"
+
+
+def test_a_manifest_that_was_put_is_durable_with_all_its_blobs(hub: StoreHub) -> None:
+    """For other clients too, before any release names it."""
+    store = hub_store(hub)
+    artifacts = Artifacts(store)
+    blob = artifacts.put_blob(b"content")
+    other = Artifacts(HubStore(store.repo, endpoint=hub.url, token="hf_x"))
+    assert other.missing({blob: 7}) == {blob: 7}
+    manifest = artifacts.put_manifest(b"{}")
+    assert other.read_manifest(manifest) == b"{}" and other.read_blob(blob, 7) == b"content"
+
+
 def test_a_token_that_may_not_write_is_told(hub: StoreHub) -> None:
     store = hub_store(hub)
     store.create("k", b"x")
@@ -295,7 +350,7 @@ def test_a_token_that_may_not_write_is_told(hub: StoreHub) -> None:
 def test_a_hub_that_knows_no_ranges_is_read_on_all_the_same(hub: StoreHub) -> None:
     from support.fault_proxy import proxy_to
 
-    data = bytes(range(256)) * 8000
+    data = random.Random(4).randbytes(6_000_000)
     with proxy_to(hub.url) as proxy:
         store = hub_store(hub, endpoint=proxy.url)
         with store.stage() as staged:

@@ -24,7 +24,7 @@ from registry.stores.hub import HubStore
 
 pytestmark = pytest.mark.usefixtures("remotes")
 
-DATA = random.Random(1).randbytes(300_000)
+DATA = random.Random(1).randbytes(3_000_000)  # several pieces of a download
 
 
 @pytest.fixture(params=["s3", "hub"])
