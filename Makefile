@@ -21,6 +21,7 @@ test: $(VENV)/.installed  ## all tests but the long soaks
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 soak: $(VENV)/.installed  ## the long ones
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[soak]'
 	$(BIN)/python -m pytest -n 2 -m slow
 
 cover: $(VENV)/.installed  ## branch coverage of the packages

@@ -10,18 +10,18 @@ No name part starts with ``@``, so a release's key has one meaning.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 
 from paramdelta.digest import PREFIX, Digest, Hasher, digest_of
 from paramdelta.errors import CorruptError, NotFoundError
 from paramdelta.limits import MAX_MANIFEST_BYTES, MAX_RELEASE_BYTES
 from paramdelta.problem import Problem
-from registry.stores.base import Staged, Store
+from registry.stores.base import Staged, Stat, Store
 
 CHUNK = 1 << 20
 _REMEDY = "heal the store from a copy, or publish again"
-_RELEASE_KEY = re.compile(r"releases/(.+)/@/([1-9][0-9]*)\.json")
+_RELEASE_KEY = re.compile(r"releases/(.+)/@/([1-9][0-9]{0,8})\.json")
 
 
 def _object_key(kind: str, digest: Digest, suffix: str = "") -> str:
@@ -79,10 +79,25 @@ class Artifacts:
             return [Problem(blob_key(digest), error.reason, remedy=_REMEDY)]
         return []
 
+    def missing(self, blobs: Mapping[Digest, int]) -> dict[Digest, int]:
+        """Those of *blobs* (with their sizes) that are not there in their size.
+
+        Nothing is read; where the store has hashed an object, its digest is compared too.
+        """
+        there = self.store.stat_many([blob_key(digest) for digest in blobs])
+        return {
+            digest: size
+            for digest, size in blobs.items()
+            if (stat := there.get(blob_key(digest))) is None or not _fits(stat, digest, size)
+        }
+
     # -- manifests ------------------------------------------------------------------------
 
     def put_manifest(self, data: bytes) -> Digest:
-        return self._put(manifest_key(digest_of(data)), data)
+        """Durable when it returns, and every blob put before it too."""
+        digest = self._put(manifest_key(digest_of(data)), data)
+        self.store.flush()
+        return digest
 
     def read_manifest(self, digest: Digest) -> bytes:
         """Verified. CorruptError if it is missing or not what its digest says."""
@@ -106,13 +121,18 @@ class Artifacts:
             if match := _RELEASE_KEY.fullmatch(stat.key):
                 yield match[1], int(match[2])
 
+    def versions(self, name: str) -> list[int]:
+        """Of the records under *name*, sorted."""
+        found = (_RELEASE_KEY.fullmatch(s.key) for s in self.store.list(f"releases/{name}/@/"))
+        return sorted(int(match[2]) for match in found if match and match[1] == name)
+
     # -- shared ---------------------------------------------------------------------------
 
     def _put(self, key: str, data: bytes) -> Digest:
         digest = digest_of(data)
-        if not self.store.create(key, data) and not self.is_sound(key, digest, len(data)):
-            with self.store.stage() as staged:
-                staged.write(data)
+        with self.store.stage() as staged:
+            staged.write(data)
+            if not staged.commit(key) and not self.is_sound(key, digest, len(data)):
                 staged.commit(key, replace=True)
         return digest
 
@@ -135,6 +155,10 @@ class Artifacts:
         except (CorruptError, NotFoundError):
             return False
         return True
+
+
+def _fits(stat: Stat, digest: Digest, size: int) -> bool:
+    return stat.size == size and stat.sha256 in (None, digest.removeprefix(PREFIX))
 
 
 class BlobWriter:

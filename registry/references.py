@@ -40,9 +40,13 @@ class DeltaRef:
         return self.digest if self.digest else f"{self.name}@{self.selector}"
 
 
+def is_name(text: str) -> bool:
+    return bool(_NAME.fullmatch(text)) and len(text) <= MAX_NAME and ".." not in text
+
+
 def parse_name(text: str) -> str:
     """A delta's or base's name, or UsageError."""
-    if not _NAME.fullmatch(text) or len(text) > MAX_NAME or ".." in text:
+    if not is_name(text):
         raise UsageError(f"malformed name {text[:MAX_NAME]!r}", remedy=_REMEDY_NAME)
     return text
 

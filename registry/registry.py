@@ -32,6 +32,7 @@ from registry.results import (
     ReleaseDetail,
     ReleaseView,
     RestoredView,
+    Transferred,
     VerifyResult,
 )
 from registry.sources import (
@@ -163,6 +164,7 @@ class Registry:
         """
         from registry import publish
         from registry.releasing import release_delta
+        from registry.store_card import base_models, refresh_card
 
         started = time.monotonic()
         parse_name(name)
@@ -193,6 +195,7 @@ class Registry:
             license=license if license is not None else found.manifest.post.license,
             tags=tags or {},
         )
+        refresh_card(self.artifacts, base_models([registered.base]))
         seconds = time.monotonic() - started
         return Published(release, created, registered.base.name, seconds, found.problems)
 
@@ -504,6 +507,24 @@ class Registry:
             raise UsageError("tag by name@version", where=delta)
         return ReleaseView(self.catalog.set_tags(ref.name, ref.selector, tags, actor=_user()))
 
+    # -- other stores ---------------------------------------------------------------------
+
+    def push(self, deltas: Sequence[str], to: str) -> Transferred:
+        """Copies releases into the store at *to*, skipping what is there."""
+        from registry import transfer
+
+        releases = [self._find(_without_alpha(text)) for text in deltas]
+        there = _other_store(to)
+        return transfer.push(self.catalog, self.artifacts, there, releases, self.progress)
+
+    def pull(self, deltas: Sequence[str], origin: str) -> Transferred:
+        """Copies releases from the store at *origin* and catalogues them under the same names."""
+        from registry import transfer
+
+        refs = [_without_alpha(text) for text in deltas]
+        there = _other_store(origin, must_exist=True)
+        return transfer.pull(self.catalog, self.artifacts, there, refs, self.progress)
+
     # -- upkeep ---------------------------------------------------------------------------
 
     def reindex(self) -> Reindexed:
@@ -578,6 +599,24 @@ def _elsewhere(base: Base, others: Sequence[Base]) -> tuple[Problem, ...]:
         return ()
     reason = f"the same content as base {named}: its tensors, in other files or another folder"
     return (Problem("content", reason, "note"),)
+
+
+def _other_store(address: str, must_exist: bool = False) -> Artifacts:
+    from registry.artifacts import Artifacts
+    from registry.stores import open_store
+
+    if "://" not in address and os.path.exists(Path(address) / "catalog.db"):
+        raise UsageError(
+            "a registry's folder, not a store", where=address, remedy=f"say {address}/store"
+        )
+    return Artifacts(open_store(address, must_exist=must_exist))
+
+
+def _without_alpha(text: str) -> DeltaRef:
+    ref = parse_delta(text)
+    if ref.alpha != 1.0:
+        raise UsageError(f"a coefficient means nothing here: {text[:200]!r}")
+    return ref
 
 
 def _alias(text: str) -> tuple[str, str]:

@@ -93,6 +93,11 @@ def sealed(record: ReleaseRecord, summary: DeltaSummary) -> SealedRelease:
 
 def read_sealed(artifacts: Artifacts, name: str, version: int) -> SealedRelease:
     """The release that the store holds under this version, with its manifest's summary."""
+    return seal_of(artifacts, read_record(artifacts, name, version))
+
+
+def read_record(artifacts: Artifacts, name: str, version: int) -> ReleaseRecord:
+    """The record that the store is known to hold under this version."""
     where = f"{name}@{version}"
     data = artifacts.read_release(name, version)
     if data is None:
@@ -100,6 +105,12 @@ def read_sealed(artifacts: Artifacts, name: str, version: int) -> SealedRelease:
     record = ReleaseRecord.from_bytes(data, where)
     if (record.name, record.version) != (name, version):
         raise CorruptError(f"the record is of {record.name}@{record.version}", where=where)
+    return record
+
+
+def seal_of(artifacts: Artifacts, record: ReleaseRecord) -> SealedRelease:
+    """*record* with the summary of its manifest, which the store has; both are checked."""
+    where = f"{record.name}@{record.version}"
     manifest = Manifest.from_bytes(artifacts.read_manifest(record.manifest), where)
     sketches = artifacts.read_blob(manifest.sketch, manifest.sketch_size)
     delta_sketch = Sketch.from_bytes(sketches[:BYTES], where)

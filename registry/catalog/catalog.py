@@ -223,6 +223,33 @@ class Catalog:
 
         return writing(self._engine, work)
 
+    def adopt(self, name: str, version: int, found: SealedRelease, action: str) -> Release:
+        """Catalogues what the store holds under *version*; versions below it may be missing.
+
+        action: for the log. ConflictError where the catalog has other content under it.
+        """
+        check_release(name, found)
+
+        def work(session: Session) -> Release:
+            delta = statements.locked_delta(session, name, found.created_at)
+            wanted = asked(ReleaseRow.version, version)
+            known = session.scalar(
+                select(ReleaseRow)
+                .where(ReleaseRow.delta_id == delta.id, ReleaseRow.version == wanted)
+                .options(statements.whole_release())
+            )
+            if known is None:
+                known = statements.add_release(session, delta, version, found, action)
+            elif known.manifest.digest != found.digest:
+                raise ConflictError(
+                    f"the catalog has {known.manifest.digest} under it, not {found.digest}",
+                    subject=f"{name}@{version}",
+                    remedy="a version never changes: publish the other content under another name",
+                )
+            return release_of(known)
+
+        return writing(self._engine, work)
+
     def get_release(self, name: str, selector: int | str = LATEST) -> Release:
         """By version, alias or ``latest`` (the highest that is not yanked). NotFoundError."""
         with reading(self._engine) as session:

@@ -226,7 +226,11 @@ def release_of_manifest(session: Session, delta: DeltaRow, digest: str) -> Relea
 
 
 def add_release(
-    session: Session, delta: DeltaRow, version: int, found: SealedRelease
+    session: Session,
+    delta: DeltaRow,
+    version: int,
+    found: SealedRelease,
+    action: str = "publish",
 ) -> ReleaseRow:
     same = select(ManifestRow).where(ManifestRow.digest == found.digest)
     manifest = session.scalar(same.options(*of_manifest()))
@@ -242,9 +246,9 @@ def add_release(
     )
     session.add(row)
     session.flush()
-    delta.last_version = version
-    delta.latest_id = row.id
-    log(session, found.author, "publish", delta.name, {"version": version, "digest": found.digest})
+    delta.last_version = max(version, delta.last_version)
+    delta.latest_id = highest_left(session, delta)
+    log(session, found.author, action, delta.name, {"version": version, "digest": found.digest})
     session.flush()
     return row
 

@@ -16,31 +16,63 @@ from registry.stores.memory import MemoryStore
 __all__ = ["SCHEMES", "Stat", "Store", "open_store"]
 
 
-def _local(address: str) -> Store:
+def _local(address: str, must_exist: bool = False) -> Store:
     parts = urlsplit(address)
     if parts.netloc not in ("", "localhost"):
         raise UsageError(f"a file store on another host: {parts.netloc!r}")
-    return LocalStore(Path(unquote(parts.path)))
+    return LocalStore(Path(unquote(parts.path)), must_exist)
 
 
 def _memory(address: str) -> Store:
     return MemoryStore()
 
 
-SCHEMES: dict[str, Callable[[str], Store]] = {"file": _local, "memory": _memory}
+def _objects(address: str) -> Store:
+    from registry.stores.s3 import open_objects
+
+    return open_objects(address)
 
 
-def open_store(address: str) -> Store:
-    """The store at a folder's path or a URL. UsageError on an unknown scheme."""
+def _hub(address: str) -> Store:
+    from registry.stores.hub import open_hub
+
+    return open_hub(address)
+
+
+SCHEMES: dict[str, Callable[[str], Store]] = {
+    "file": _local,
+    "memory": _memory,
+    "s3": _objects,
+    "gs": _objects,
+    "az": _objects,
+    "hf": _hub,
+}
+
+
+def open_store(address: str, *, must_exist: bool = False) -> Store:
+    """The store at a folder's path or a URL. UsageError on an unknown scheme.
+
+    must_exist: a folder that is not there is a NotFoundError; otherwise it is made. Remote stores
+    are asked nothing yet.
+    """
     scheme, separator, _ = address.partition("://")
     if not separator and not address.startswith("memory:"):
-        return LocalStore(Path(address).expanduser())
+        return LocalStore(Path(address).expanduser(), must_exist)
     scheme = scheme.partition(":")[0]
-    if opener := SCHEMES.get(scheme):
-        return opener(address)
+    if scheme == "file":
+        return _local(address, must_exist)
+    if known := SCHEMES.get(scheme):
+        return known(address)
     for entry in entry_points(group="paramdelta.stores"):
         if entry.name == scheme:
-            plugin: Store = entry.load()(address)
+            try:
+                opener = entry.load()
+            except (ImportError, AttributeError) as error:
+                raise UsageError(
+                    f"the plug-in of {scheme}:// stores cannot be loaded: {error}",
+                    remedy="install it again, or remove it",
+                ) from error
+            plugin: Store = opener(address)
             return plugin
     raise UsageError(
         f"unknown kind of store {scheme!r}",

@@ -10,13 +10,13 @@ import errno
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
 from paramdelta.errors import InvalidError, NotFoundError, StorageError, UnreachableError
-from registry.stores.base import Stat, check_key
+from registry.stores.base import Stat, check_key, is_key
 
 TEMPORARY = "tmp"
 STALE_SECONDS = 24 * 3600  # a temporary file this old belongs to nobody
@@ -32,8 +32,12 @@ _UNUSABLE = (
 
 
 class LocalStore:
-    def __init__(self, root: Path) -> None:
+    """must_exist: NotFoundError where there is no such folder; else it is made."""
+
+    def __init__(self, root: Path, must_exist: bool = False) -> None:
         self.root = Path(os.path.abspath(root))
+        if must_exist and not os.path.isdir(self.root):
+            raise NotFoundError("no store there", where=self.root)
         with _errors(self.root):
             _make_folders(self.root / TEMPORARY)
 
@@ -82,6 +86,9 @@ class LocalStore:
             raise UnreachableError(f"cannot be read: {error.strerror}", where=key) from error
         return Stat(key, status.st_size, status.st_mtime)
 
+    def stat_many(self, keys: Iterable[str]) -> dict[str, Stat]:
+        return {key: found for key in keys if (found := self.stat(key))}
+
     def list(self, prefix: str) -> Iterator[Stat]:
         folder = self.root / (prefix.rpartition("/")[0] if "/" in prefix else "")
         for path, _, names in os.walk(folder):
@@ -90,7 +97,7 @@ class LocalStore:
                 continue
             for name in names:
                 key = (relative / name).as_posix()
-                if key.startswith(prefix) and (found := self.stat(key)):
+                if key.startswith(prefix) and is_key(key) and (found := self.stat(key)):
                     yield found
 
     def delete(self, key: str) -> None:
@@ -98,6 +105,9 @@ class LocalStore:
         with _errors(path), contextlib.suppress(FileNotFoundError):
             path.unlink()
             _sync_folder(path.parent)
+
+    def flush(self) -> None:
+        """Nothing waits: every commit was synced."""
 
     def sweep(self) -> int:
         """Removes temporary files that a killed process left long ago; says how many."""
@@ -149,7 +159,8 @@ class _StagedFile:
         try:
             os.link(self._path, target)
         except FileExistsError:
-            return False
+            # on NFS the reply to our own link can be lost, and its repetition finds our file
+            return self._path.samefile(target)
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise

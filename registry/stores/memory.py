@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import BinaryIO
 
@@ -39,6 +39,9 @@ class MemoryStore:
         found = self._objects.get(check_key(key))
         return Stat(key, len(found[0]), found[1]) if found else None
 
+    def stat_many(self, keys: Iterable[str]) -> dict[str, Stat]:
+        return {key: found for key in keys if (found := self.stat(key))}
+
     def list(self, prefix: str) -> Iterator[Stat]:
         with self._lock:
             found = [(k, v) for k, v in self._objects.items() if k.startswith(prefix)]
@@ -48,6 +51,9 @@ class MemoryStore:
     def delete(self, key: str) -> None:
         with self._lock:
             self._objects.pop(check_key(key), None)
+
+    def flush(self) -> None:
+        """Nothing waits."""
 
     def _get(self, key: str) -> bytes:
         found = self._objects.get(check_key(key))

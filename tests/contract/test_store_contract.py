@@ -1,27 +1,35 @@
-"""What every store promises. A new store is a line in FACTORIES."""
+"""What every store promises. A new store is a line in support.stores.FACTORIES."""
 
 from __future__ import annotations
 
+import hashlib
+import random
 import threading
-from collections.abc import Callable
+import time
 from pathlib import Path
 
 import pytest
+from support.stores import ALL, FACTORIES
 
 from paramdelta.errors import InvalidError, NotFoundError, UsageError
 from registry.stores import Store, open_store
 from registry.stores.local import LocalStore
 from registry.stores.memory import MemoryStore
 
-FACTORIES: dict[str, Callable[[Path], Store]] = {
-    "local": lambda folder: LocalStore(folder / "store"),
-    "memory": lambda folder: MemoryStore(),
-}
+pytestmark = pytest.mark.usefixtures("remotes")
 
 
-@pytest.fixture(params=FACTORIES)
+@pytest.fixture(params=ALL)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return FACTORIES[request.param](tmp_path)
+    return FACTORIES[request.param](request, tmp_path)
+
+
+def put(store: Store, key: str, data: bytes) -> bool:
+    """Through a staged object, in pieces."""
+    with store.stage() as staged:
+        for start in range(0, len(data), 1 << 20):
+            staged.write(data[start : start + (1 << 20)])
+        return staged.commit(key)
 
 
 def test_what_was_created_is_read_back(store: Store) -> None:
@@ -116,6 +124,93 @@ def test_of_sixteen_creators_of_one_key_one_wins(store: Store) -> None:
     assert store.read("race", 10) == str(wins[0]).encode()
 
 
+@pytest.mark.parametrize("size", [0, 1, 4095, 4096, 5 << 20, (17 << 20) + 3])
+def test_bytes_come_back_exactly_whatever_their_number(store: Store, size: int) -> None:
+    data = random.Random(size).randbytes(size)
+    assert put(store, "blobs/aa/big", data)
+    found = store.stat("blobs/aa/big")
+    assert found is not None and found.size == size
+    assert found.sha256 in (None, hashlib.sha256(data).hexdigest())
+    with store.open("blobs/aa/big") as file:
+        parts = list(iter(lambda: file.read(1 << 20), b""))
+    assert b"".join(parts) == data
+    assert not put(store, "blobs/aa/big", data[::-1])
+    assert store.read("blobs/aa/big", size) == data
+
+
+def test_an_empty_object_is_one(store: Store) -> None:
+    assert store.create("empty", b"")
+    assert not store.create("empty", b"x")
+    assert store.read("empty", 0) == b""
+    with store.open("empty") as file:
+        assert file.read(1) == b""
+
+
+def test_an_object_read_in_part_can_be_closed(store: Store) -> None:
+    put(store, "k", bytes(9 << 20))
+    file = store.open("k")
+    assert file.read(10) == bytes(10)
+    file.close()
+
+
+def test_what_is_there_is_told_for_many_keys_at_once(store: Store) -> None:
+    for i in range(30):
+        put(store, f"k/{i}", bytes(i))
+    found = store.stat_many([f"k/{i}" for i in range(0, 60, 2)])
+    assert {key: stat.size for key, stat in found.items()} == {f"k/{i}": i for i in range(0, 30, 2)}
+    assert store.stat_many([]) == {}
+
+
+def test_a_long_listing_is_whole(store: Store) -> None:
+    """More than one page, on stores that have pages."""
+    keys = {f"releases/n{i}/@/1.json" for i in range(120)}
+    for key in keys:
+        put(store, key, b"x")
+    assert {stat.key for stat in store.list("releases/")} == keys
+    assert {stat.key for stat in store.list("releases/n1")} == {
+        key for key in keys if key.startswith("releases/n1")
+    }
+    assert list(store.list("blobs/")) == []
+
+
+def test_what_was_committed_is_durable_after_a_flush_and_after_a_create(
+    store: Store, request: pytest.FixtureRequest
+) -> None:
+    put(store, "blobs/1", b"one")
+    store.flush()
+    put(store, "blobs/2", b"two")
+    store.create("releases/x/@/1.json", b"{}")
+    kind = request.node.callspec.params["store"]
+    if kind == "hub":  # another client sees it
+        other = type(store)(store.repo, endpoint=store.api.endpoint, token="hf_other")  # type: ignore[attr-defined, call-arg]
+        assert other.read("blobs/1", 9) + other.read("blobs/2", 9) == b"onetwo"
+    assert store.read("blobs/1", 9) + store.read("blobs/2", 9) == b"onetwo"
+
+
+def test_times_are_those_of_now(store: Store) -> None:
+    store.create("k", b"x")
+    found = store.stat("k")
+    assert found is not None and abs(found.modified - time.time()) < 120
+
+
+def test_of_sixteen_committers_of_one_key_each_succeeds_or_is_told(store: Store) -> None:
+    """The same bytes, as blobs have."""
+    results: list[bool] = []
+    start = threading.Barrier(16)
+
+    def commit() -> None:
+        start.wait()
+        results.append(put(store, "blobs/same", b"same bytes"))
+
+    threads = [threading.Thread(target=commit) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 16 and any(results)
+    assert store.read("blobs/same", 100) == b"same bytes"
+
+
 def test_stores_are_opened_by_address(tmp_path: Path) -> None:
     assert isinstance(open_store(str(tmp_path / "s")), LocalStore)
     assert open_store(f"file://{tmp_path}/a%20b").url == str(tmp_path / "a b")
@@ -123,3 +218,7 @@ def test_stores_are_opened_by_address(tmp_path: Path) -> None:
     for address in ("ftp://x/y", "file://host/x"):
         with pytest.raises(UsageError):
             open_store(address)
+    for address in (str(tmp_path / "none"), f"file://{tmp_path}/none"):
+        with pytest.raises(NotFoundError):
+            open_store(address, must_exist=True)
+    assert not (tmp_path / "none").exists()

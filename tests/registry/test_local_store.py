@@ -77,6 +77,31 @@ def test_file_systems_without_links_are_written_by_rename(
     assert store.read("k", 10) == b"one"
 
 
+def test_a_link_whose_reply_got_lost_is_ours(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As over NFS: the server made the link, the client asks again and is told that it exists."""
+    real = os.link
+
+    def link(source: Path, target: Path) -> None:
+        if not os.path.exists(target):
+            real(source, target)
+        raise FileExistsError(errno.EEXIST, "exists")
+
+    monkeypatch.setattr(os, "link", link)
+    assert store.create("k", b"one")
+    with store.stage() as staged:
+        staged.write(b"two")
+        assert not staged.commit("k")
+    assert store.read("k", 10) == b"one"
+
+
+def test_strangers_in_the_folder_are_passed_over(store: LocalStore) -> None:
+    store.create("k", b"x")
+    (store.root / "README.md").write_text("hello")
+    assert [stat.key for stat in store.list("")] == ["k"]
+
+
 def test_a_store_that_cannot_be_made_is_unreachable(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UnreachableError) as caught:

@@ -1,0 +1,322 @@
+"""Releases from one store to another: blobs → manifest → release, so nothing half is ever visible.
+
+What is there is skipped, every byte that arrives is hashed, and running it again goes on from where
+it stopped. Nothing here knows a catalog but ``pull`` and ``push``, which begin or end with one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal
+
+from paramdelta.digest import Digest
+from paramdelta.errors import (
+    ConflictError,
+    CorruptError,
+    InvalidError,
+    NotFoundError,
+    UsageError,
+)
+from paramdelta.manifest import Manifest
+from paramdelta.problem import Problem
+from registry.artifacts import CHUNK, Artifacts
+from registry.catalog import Catalog
+from registry.catalog.checks import check_release
+from registry.jobs import Job, run_jobs
+from registry.progress import Progress
+from registry.records import Release
+from registry.references import LATEST, DeltaRef, is_name
+from registry.releasing import read_sealed, seal_of
+from registry.results import MovedRelease, Transferred
+from registry.seal import ReleaseRecord
+from registry.store_card import base_models, refresh_card
+
+STREAMS = 8  # blobs on their way at once: a network is busiest with several
+TRIES = 3  # of a blob that arrives damaged
+_REMEDY = "a version never changes: publish the other content under another name"
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A release as its record says it; *data* are the record's bytes."""
+
+    record: ReleaseRecord
+    data: bytes
+
+    @property
+    def ref(self) -> str:
+        return f"{self.record.name}@{self.record.version}"
+
+
+@dataclass(slots=True)
+class Tally:
+    sent: int = 0
+    skipped: int = 0
+    nbytes: int = 0
+
+
+def push(
+    catalog: Catalog,
+    here: Artifacts,
+    there: Artifacts,
+    releases: Sequence[Release],
+    progress: Progress,
+) -> Transferred:
+    """Releases of the catalog into another store, with everything they need.
+
+    ConflictError, before anything is sent, where that store has other content under a version.
+    """
+    started = time.monotonic()
+    parcels = [_own(here, release) for release in _unique(releases)]
+    _refuse_conflicts(there, parcels)
+    tally, moved, bases = Tally(), [], set()
+    for parcel in parcels:
+        manifest = _manifest(here, parcel)
+        _move_content(here, there, parcel, manifest, tally, progress, "push")
+        created = _move_record(there, parcel)
+        moved.append(MovedRelease(parcel.ref, parcel.record.manifest, created))
+        bases |= base_models(catalog.find_base_by_content(manifest.base.content_digest))
+    refresh_card(there, bases)
+    return _done("pushed", there, moved, tally, started)
+
+
+def pull(
+    catalog: Catalog,
+    here: Artifacts,
+    there: Artifacts,
+    refs: Sequence[DeltaRef],
+    progress: Progress,
+) -> Transferred:
+    """Releases that another store holds into this one and its catalog, as the same name@version.
+
+    ConflictError, before anything is fetched, where store or catalog have other content under one.
+    """
+    started = time.monotonic()
+    parcels = [parcel for ref in refs for parcel in _find(there, ref)]
+    parcels = list({parcel.ref: parcel for parcel in parcels}.values())
+    _refuse_conflicts(here, parcels, catalog)
+    tally, moved = Tally(), []
+    for parcel in parcels:
+        record = parcel.record
+        known = _catalogued(catalog, record) is not None
+        _move_content(there, here, parcel, _manifest(there, parcel), tally, progress, "pull")
+        # only what the catalog can hold becomes a release here
+        check_release(record.name, seal_of(here, record))
+        created = _move_record(here, parcel)
+        sealed = read_sealed(here, record.name, record.version)
+        catalog.adopt(record.name, record.version, sealed, "pull")
+        moved.append(MovedRelease(parcel.ref, record.manifest, created or not known))
+    refresh_card(here, set())
+    return _done("pulled", there, moved, tally, started)
+
+
+def _done(
+    verb: Literal["pushed", "pulled"],
+    there: Artifacts,
+    moved: Sequence[MovedRelease],
+    tally: Tally,
+    started: float,
+) -> Transferred:
+    return Transferred(
+        verb,
+        there.store.url,
+        tuple(moved),
+        tally.sent,
+        tally.skipped,
+        tally.nbytes,
+        time.monotonic() - started,
+    )
+
+
+# -- which --------------------------------------------------------------------------------
+
+
+def _unique(releases: Iterable[Release]) -> list[Release]:
+    return list({(release.name, release.version): release for release in releases}.values())
+
+
+def _own(here: Artifacts, release: Release) -> Parcel:
+    """The record that this store has of a release of the catalog."""
+    ref = f"{release.name}@{release.version}"
+    data = here.read_release(release.name, release.version)
+    if data is None:
+        raise CorruptError(
+            "the store has no record of this release",
+            where=here.store.url,
+            subject=ref,
+            remedy="publish it again",
+        )
+    parcel = _parcel(here, release.name, release.version, data)
+    if parcel.record.manifest != release.digest:
+        raise CorruptError(
+            f"the store's record says {parcel.record.manifest}, the catalog {release.digest}",
+            where=here.store.url,
+            subject=ref,
+        )
+    return parcel
+
+
+def _find(there: Artifacts, ref: DeltaRef) -> list[Parcel]:
+    """What *ref* means to a store, which has no aliases and yanks nothing."""
+    if ref.digest is not None:
+        return [_find_digest(there, ref.digest)]
+    assert ref.name is not None
+    version = ref.selector
+    if version == LATEST:
+        version = max(there.versions(ref.name), default=0)
+    if isinstance(version, str):
+        raise UsageError(
+            f"{ref.text} is an alias, and aliases stay in the catalog they were set in",
+            remedy="name a version, or @latest for the highest",
+        )
+    data = there.read_release(ref.name, version) if version else None
+    if data is None:
+        raise NotFoundError(
+            "no such release in that store", where=there.store.url, subject=ref.text
+        )
+    return [_parcel(there, ref.name, version, data)]
+
+
+def _find_digest(there: Artifacts, digest: Digest) -> Parcel:
+    """The first release of a manifest, by name and version. Reads every record of the store."""
+
+    def read(name: str, version: int) -> Parcel | None:
+        data = there.read_release(name, version)
+        with suppress(InvalidError):  # a damaged record names no digest
+            return _parcel(there, name, version, data) if data is not None else None
+        return None
+
+    with ThreadPoolExecutor(max_workers=STREAMS) as pool:
+        found = pool.map(lambda key: read(*key), sorted(there.list_releases()))
+        parcel = next((p for p in found if p and p.record.manifest == digest), None)
+    if parcel is None:
+        raise NotFoundError(
+            "no release of this digest in that store", where=there.store.url, subject=digest
+        )
+    return parcel
+
+
+def _parcel(artifacts: Artifacts, name: str, version: int, data: bytes) -> Parcel:
+    where = f"{artifacts.store.url}: {name}@{version}"
+    if not is_name(name):
+        raise InvalidError("the record's key holds no name", where=where)
+    record = ReleaseRecord.from_bytes(data, where)
+    if (record.name, record.version) != (name, version):
+        raise CorruptError(f"the record is of {record.name}@{record.version}", where=where)
+    return Parcel(record, data)
+
+
+def _catalogued(catalog: Catalog, record: ReleaseRecord) -> Release | None:
+    try:
+        return catalog.get_release(record.name, record.version)
+    except NotFoundError:
+        return None
+
+
+def _refuse_conflicts(
+    target: Artifacts, parcels: Sequence[Parcel], catalog: Catalog | None = None
+) -> None:
+    """ConflictError with every release that has other content there."""
+    problems = []
+    for parcel in parcels:
+        record = parcel.record
+        data = target.read_release(record.name, record.version)
+        if data is not None:
+            there = _parcel(target, record.name, record.version, data).record.manifest
+            problems += _conflict(parcel, target.store.url, there)
+        if catalog is not None and (release := _catalogued(catalog, record)):
+            problems += _conflict(parcel, "the catalog", Digest(release.digest))
+    if problems:
+        raise ConflictError(
+            str(problems[0]).partition(". Remedy")[0],
+            remedy=_REMEDY,
+            problems=tuple(dict.fromkeys(problems)),
+        )
+
+
+def _conflict(parcel: Parcel, place: str, there: Digest) -> list[Problem]:
+    if there == parcel.record.manifest:
+        return []
+    reason = f"{place} has {there} under it, not {parcel.record.manifest}"
+    return [Problem(parcel.ref, reason, remedy=_REMEDY)]
+
+
+# -- moving -------------------------------------------------------------------------------
+
+
+def _manifest(source: Artifacts, parcel: Parcel) -> Manifest:
+    where = f"{source.store.url}: {parcel.ref}"
+    return Manifest.from_bytes(source.read_manifest(parcel.record.manifest), where)
+
+
+def _move_content(
+    source: Artifacts,
+    target: Artifacts,
+    parcel: Parcel,
+    manifest: Manifest,
+    tally: Tally,
+    progress: Progress,
+    task: str,
+) -> None:
+    """Blobs, then the manifest; all durable when it returns."""
+    blobs = manifest.blobs()
+    missing = target.missing(blobs)
+    jobs = [Job(size, _copy_job(source, target, blob, size)) for blob, size in missing.items()]
+    run_jobs(jobs, STREAMS, progress, f"{task} {parcel.ref}", sum(missing.values()))
+    target.put_manifest(manifest.to_bytes())
+    tally.sent += len(missing)
+    tally.skipped += len(blobs) - len(missing)
+    tally.nbytes += sum(missing.values())
+
+
+def _move_record(target: Artifacts, parcel: Parcel) -> bool:
+    """The point of no return; False if the same release was there already."""
+    created = target.put_release(parcel.record.name, parcel.record.version, parcel.data)
+    if not created:
+        _refuse_conflicts(target, [parcel])  # somebody else may have been quicker
+    return created
+
+
+def _copy_job(
+    source: Artifacts, target: Artifacts, blob: Digest, size: int
+) -> Callable[[Callable[[int], None]], None]:
+    def run(advance: Callable[[int], None]) -> None:
+        told = 0
+
+        def tell(done: int) -> None:
+            nonlocal told
+            advance(max(0, done - told))
+            told = max(told, done)
+
+        for left in reversed(range(TRIES)):
+            try:
+                _copy(source, target, blob, size, tell)
+                return
+            except CorruptError:
+                # damaged there, or only on its way here
+                if not left:
+                    raise
+
+    return run
+
+
+def _copy(
+    source: Artifacts, target: Artifacts, blob: Digest, size: int, tell: Callable[[int], None]
+) -> None:
+    """Nothing is stored unless length and digest are those of *blob*."""
+    done = 0
+    with source.open_blob(blob, size) as reader:
+        writer = target.blob_writer()
+        try:
+            while chunk := reader.read(CHUNK):
+                writer.write(chunk)
+                done += len(chunk)
+                tell(done)
+            reader.finish()
+            writer.commit()
+        finally:
+            writer.close()
