@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 FAILED, USAGE, INCOMPATIBLE, NOT_FOUND, INVALID, CONFLICT, UNREACHABLE = 1, 2, 3, 4, 5, 6, 7
 INTERRUPTED = 130
+PAGE = 50  # matches shown at once
 
 EXIT_CODES: dict[type[ParamDeltaError], int] = {
     UsageError: USAGE,
@@ -172,7 +173,8 @@ def base_add(state: State, ref: str, name: str | None) -> None:
     """Register the checkpoint REF: a folder or hf://org/name[@revision]. Its weights stay there."""
     with state.registry() as registry:
         found = registry.add_base(ref, name)
-    state.emit(found.to_json() | {"created": found.created}, lambda: _out().base(found))
+    said = {"created": found.created, "problems": [p.to_json() for p in found.problems]}
+    state.emit(found.to_json() | said, lambda: _out().base(found))
 
 
 @base.command("list")
@@ -229,17 +231,29 @@ _tags = click.option("--tag", "tags", multiple=True, metavar="K=V", callback=_pa
 @cli.command()
 @click.argument("name")
 @click.option("--base", "base_ref", required=True, metavar="REF", help="What it was trained from.")
-@click.option("--post", required=True, metavar="REF", help="The post-trained checkpoint.")
+@click.option("--post", metavar="REF", help="The post-trained checkpoint.")
+@click.option(
+    "--lora",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="A PEFT LoRA adapter instead: its factors are stored as they are.",
+)
 @click.option("--description", default="", help="What the delta teaches.")
 @click.option("--license", help="Licence; else the post's model card says.")
 @click.option("--author", help="Else your user name.")
 @_tags
 @pass_state
-def publish(state: State, /, name: str, base_ref: str, post: str, **options: Any) -> None:
+def publish(state: State, /, name: str, base_ref: str, post: str | None, **options: Any) -> None:
     """Extract post − base, prove it lossless, and release it as NAME.
+
+    \b
+    paramdelta publish skills/chat --base ./llama-3 --post ./llama-3-instruct
+    paramdelta publish skills/tone --base ./llama-3 --lora ./tone-adapter
 
     The same content again gives the release that is there already.
     """
+    if (post is None) == (options["lora"] is None):
+        raise click.UsageError("give either --post REF or --lora DIR")
     with state.registry() as registry:
         found = registry.publish(name, base_ref, post, **options)
     state.emit(found.to_json(), lambda: _out().published(found))
@@ -291,18 +305,27 @@ def log(state: State, name: str) -> None:
     help="identical, compatible, adaptable or incompatible (all).",
 )
 @_tags
+@click.option("--limit", type=click.IntRange(1), help="At most so many; else 50, in JSON all.")
+@click.option("--offset", type=click.IntRange(0), default=0, help="Skip so many.")
 @pass_state
 def query(
-    state: State, base_ref: str | None, delta: str | None, min_verdict: str, tags: dict[str, str]
+    state: State,
+    base_ref: str | None,
+    delta: str | None,
+    min_verdict: str,
+    tags: dict[str, str],
+    limit: int | None,
+    offset: int,
 ) -> None:
     """Find what fits, ranked, with the reasons."""
     if (base_ref is None) == (delta is None):
         raise click.UsageError("give either --base REF or --delta DELTA")
+    page = limit or (None if state.json else PAGE), offset
     with state.registry() as registry:
         if base_ref is not None:
-            found = registry.query_base(base_ref, tags, min_verdict)
+            found = registry.query_base(base_ref, tags, min_verdict, *page)
         else:
-            found = registry.query_delta(delta or "", min_verdict)
+            found = registry.query_delta(delta or "", min_verdict, *page)
     state.emit(found.to_json(), lambda: _out().query(found))
 
 
@@ -337,6 +360,12 @@ def check(state: State, delta: str, base_ref: str) -> int:
 @click.option("--dtype", help="bfloat16, float16 or float32; else as the base has them.")
 @click.option("--max-shard-size", metavar="SIZE", help="Such as 5GB; else the base's own shards.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option(
+    "--align",
+    default="ids",
+    show_default=True,
+    help="Rows of the vocabularies: by ids, or by the tokens' strings (tokens).",
+)
 @click.option("--keep-base-behaviour", is_flag=True, help="Keep its chat template and eos.")
 @click.option("--dry-run", is_flag=True, help="Only show the plan.")
 @click.option("--force", is_flag=True, help="Replace the output folder if it exists.")
@@ -395,6 +424,23 @@ def restore(state: State, delta: str, base_ref: str | None, out: Path, force: bo
     with state.registry() as registry:
         found = registry.restore(delta, out, base=base_ref, force=force)
     state.emit(found.to_json(), lambda: _out().restored(found))
+
+
+@cli.command("export-lora")
+@click.argument("delta")
+@click.option("--rank", required=True, type=int, help="Of every factor; smaller matrices less.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to make.")
+@click.option("--force", is_flag=True, help="Replace the output folder if it exists.")
+@pass_state
+def export_lora(state: State, delta: str, rank: int, out: Path, force: bool) -> None:
+    """Write DELTA as a PEFT LoRA adapter, by truncated SVD, and say what that loses.
+
+    Norms, biases and rows of new tokens have no place in an adapter; they are named and count in
+    the error.
+    """
+    with state.registry() as registry:
+        found = registry.export_lora(delta, out, rank, force=force)
+    state.emit(found.to_json(), lambda: _out().exported(found))
 
 
 # -- names --------------------------------------------------------------------------------
@@ -649,7 +695,13 @@ def run(arguments: Sequence[str]) -> int:
 def main() -> NoReturn:
     """The ``paramdelta`` command."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    if code == INTERRUPTED:
+        # the interpreter would wait for threads of a download that do not end
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

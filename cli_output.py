@@ -30,13 +30,14 @@ if TYPE_CHECKING:
         CheckResult,
         DoctorLine,
         EventView,
+        ExportedLora,
         Published,
         QueryResult,
         Reindexed,
         ReleaseDetail,
         ReleaseView,
         RestoredView,
-        Transferred,
+        TransferResult,
         VerifyResult,
     )
 
@@ -149,6 +150,7 @@ def base(view: BaseView) -> None:
             ("licence", found.license or "not stated"),
         ]
     )
+    _problems(view.problems, indent="")
     console.print(f"next: paramdelta query --base {escape(found.name)}", style="dim")
 
 
@@ -255,21 +257,25 @@ def _detail(value: object) -> str:
 
 
 def query(found: QueryResult) -> None:
-    if not found.results:
+    if not found.fitting:
         said(f"nothing fits {found.ref}")
     else:
         table = _table("", "delta" if found.subject == "base" else "base", "verdict", "drift ratio")
-        for rank, match in enumerate(found.results, 1):
+        for rank, match in enumerate(found.results, found.offset + 1):
             drift = "unknown" if match.drift_ratio is None else f"{match.drift_ratio:.2f}"
             table.add_row(str(rank), escape(match.ref), _coloured(match.verdict), drift)
         console.print(table)
-        for rank, match in enumerate(found.results, 1):
+        for rank, match in enumerate(found.results, found.offset + 1):
             if match.problems:
                 console.print(f"{rank} {escape(match.ref)}")
                 _problems(match.problems)
         console.print(
             "the drift ratio is advice, not evidence: evaluate what you make", style="dim"
         )
+    _problems(found.problems, indent="")
+    end = found.offset + len(found.results)
+    if end < found.fitting:
+        said(f"{found.fitting - end} more fit: --offset {end} shows the next")
     if found.hidden:
         said(f"{found.hidden} more do not fit: --min-verdict incompatible shows why")
 
@@ -291,8 +297,21 @@ def plan(found: Plan) -> None:
             ("files", ", ".join(f"{file.path} ({file.origin})" for file in found.files)),
         ]
     )
+    _behaviour(found)
     console.print(f"verdict: {_coloured(found.verdict)}")
     _problems(found.problems)
+
+
+def _behaviour(found: Plan) -> None:
+    """How the output will behave otherwise than its base."""
+    if not found.behaviour:
+        return
+    table = _table("behaviour", "in the base", "in the output")
+    for change in found.behaviour[:SHOWN]:
+        table.add_row(escape(change.subject), escape(change.before), escape(change.after))
+    console.print(table)
+    if len(found.behaviour) > SHOWN:
+        said(f"and {len(found.behaviour) - SHOWN} more changes of behaviour")
 
 
 def _actions(counts: Mapping[str, int]) -> list[tuple[str, int]]:
@@ -320,7 +339,7 @@ def restored(found: RestoredView) -> None:
     said(f"{found.ref} is in {found.out}, bit for bit, after {found.seconds:.1f} s")
 
 
-def transferred(found: Transferred) -> None:
+def transferred(found: TransferResult) -> None:
     table = _table("release", "digest", "")
     for release in found.releases:
         state = found.verb if release.created else "was there"
@@ -330,6 +349,23 @@ def transferred(found: Transferred) -> None:
     said(
         f"{found.store}: {found.blobs_sent} blobs sent ({_size(found.nbytes)}, "
         f"{_size(rate)}/s), {found.blobs_skipped} were there"
+    )
+
+
+def exported(found: ExportedLora) -> None:
+    table = _table("tensor", "rank", "error")
+    for name, rank, error in found.tensors[:SHOWN]:
+        table.add_row(escape(name), str(rank), f"{error:.1%}")
+    console.print(table)
+    if len(found.tensors) > SHOWN:
+        said(f"and {len(found.tensors) - SHOWN} more")
+    _problems(found.problems)
+    _facts(
+        [
+            ("out", found.out),
+            ("error", f"{found.error:.1%} of ‖Δ‖, what is left out included"),
+            ("time", f"{found.seconds:.1f} s"),
+        ]
     )
 
 

@@ -5,6 +5,7 @@
 Fills an empty catalog with N releases (a manifest each) of N/50 deltas and with N/200 bases, all
 with fingerprints and sketches of the real sizes, then asks it what the commands ask. A quarter of
 the deltas share one architecture, as the most popular base has it; the rest spread over the others.
+What ``query`` makes of the rows is in bench_query.py.
 PostgreSQL is a server of the benchmark's own, on this machine, with its default settings but for
 durability. Times are of the method, from call to records, in milliseconds.
 """
@@ -61,6 +62,16 @@ def fingerprint(i: int) -> dict[str, Any]:
     return {"architecture": text}
 
 
+def fingerprint_rows(count: int) -> Iterator[dict[str, Any]]:
+    for i in range(count):
+        yield {"id": i + 1, "digest": digest(7, i), "content": fingerprint(i)}
+
+
+def sketch_rows(count: int) -> Iterator[dict[str, Any]]:
+    for i in range(count):
+        yield {"id": i + 1, "digest": digest(6, i), "content": os.urandom(SKETCH)}
+
+
 def base_rows(bases: int, architectures: int) -> Iterator[dict[str, Any]]:
     for i in range(bases):
         yield {
@@ -68,8 +79,8 @@ def base_rows(bases: int, architectures: int) -> Iterator[dict[str, Any]]:
             "revision": None, "architecture_hash": digest(1, i % architectures),
             "tokenizer_hash": digest(2, i), "content_digest": digest(3, i),
             "parameters": 8 * 10**9, "nbytes": 16 * 10**9, "dtype": "BF16",
-            "license": "apache-2.0", "created_at": NOW, "fingerprint": fingerprint(i),
-            "sketch": os.urandom(SKETCH),
+            "license": "apache-2.0", "created_at": NOW, "fingerprint_id": i + 1,
+            "sketch_id": i + 1,
         }  # fmt: skip
 
 
@@ -83,9 +94,9 @@ def manifest_rows(releases: int, bases: int, architectures: int) -> Iterator[dic
             "base_content_digest": digest(3, delta % bases), "post_content_digest": digest(5, i),
             "parameters": 8 * 10**9, "dtype": "BF16", "bytes_raw": 16 * 10**9,
             "bytes_stored": 9 * 10**9, "bits_per_weight": 9.1, "exact": True,
-            "codecs": {"palette": 224, "zero": 66}, "base_fingerprint": fingerprint(delta),
-            "post_fingerprint": fingerprint(delta), "sketch": os.urandom(SKETCH),
-            "base_sketch": os.urandom(SKETCH),
+            "codecs": {"palette": 224, "zero": 66}, "base_fingerprint_id": delta % bases + 1,
+            "post_fingerprint_id": bases + delta + 1, "sketch_id": bases + i + 1,
+            "base_sketch_id": delta % bases + 1, "norm": 20.0,
         }  # fmt: skip
 
 
@@ -123,6 +134,8 @@ def fill(catalog: Catalog, releases: int) -> tuple[int, int, int]:
     deltas, bases = releases // VERSIONS, max(2, releases // 200)
     architectures = max(2, bases // 5)
     rows: list[tuple[type[schema.Table], Iterator[dict[str, Any]]]] = [
+        (schema.FingerprintRow, fingerprint_rows(bases + deltas)),
+        (schema.SketchRow, sketch_rows(bases + deltas * VERSIONS)),
         (schema.BaseRow, base_rows(bases, architectures)),
         (schema.ManifestRow, manifest_rows(deltas * VERSIONS, bases, architectures)),
         (schema.DeltaRow, delta_rows(deltas)),
@@ -155,10 +168,10 @@ def questions(
         "show name (latest)": (500, lambda: catalog.get_release(name_of(delta()))),
         "show digest": (500, lambda: catalog.get_release_by_digest(
             digest(4, dice.randrange(deltas * VERSIONS)))),
-        "query: an architecture": (200, lambda: catalog.list_releases(
-            architecture_hash=digest(1, 1 + dice.randrange(architectures - 1)), limit=500)),
-        "query: the most popular": (20, lambda: catalog.list_releases(
-            architecture_hash=digest(1, 0), limit=500)),
+        "query: an architecture": (200, lambda: catalog.evidence.deltas(
+            architecture_hash=digest(1, 1 + dice.randrange(architectures - 1)))),
+        "query: the most popular": (20, lambda: catalog.evidence.deltas(
+            architecture_hash=digest(1, 0))),
         "list: first 50": (200, lambda: catalog.list_releases(limit=50, evidence=False)),
         "list: any 50": (200, lambda: catalog.list_releases(
             limit=50, offset=dice.randrange(max(1, deltas - 50)), evidence=False)),

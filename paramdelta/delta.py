@@ -68,7 +68,7 @@ def is_nan(bits: Bits, dtype: str) -> npt.NDArray[np.bool_]:
     return nan
 
 
-def _round(values: npt.NDArray[np.floating[Any]], dtype: str, out: Bits) -> None:
+def round_into(values: npt.NDArray[np.floating[Any]], dtype: str, out: Bits) -> None:
     """out = round_dtype(float32(values)); NaNs become canonical."""
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         single = values.astype(np.float32, copy=False)
@@ -98,7 +98,7 @@ def extract(base: Bits, base_dtype: str, post: Bits, post_dtype: str, out: Bits)
     with np.errstate(invalid="ignore", over="ignore"):
         difference = to_float32(post, post_dtype).astype(np.float64)
         difference -= to_float32(base, base_dtype)
-    _round(difference, dtype, out)
+    round_into(difference, dtype, out)
     out[(out & out.dtype.type(MAGNITUDE[dtype])) == 0] = 0
     if base_dtype == post_dtype:
         out[base == post] = 0
@@ -119,7 +119,7 @@ def add(base: Bits, base_dtype: str, terms: Sequence[Term], out: Bits, out_dtype
                 product *= term.alpha
                 product[product == 0] = -0.0  # x + −0 is x for every x
                 total += product
-        _round(total, out_dtype, out)
+        round_into(total, out_dtype, out)
     nan = is_nan(base, base_dtype)
     if nan.any():
         out[nan] = base[nan] if base_dtype == out_dtype else CANONICAL_NAN[out_dtype]
@@ -132,7 +132,7 @@ def _add_one(base: Bits, base_dtype: str, term: Term, out: Bits, out_dtype: str)
         total = to_float32(term.delta, term.dtype).copy()
         total[total == 0] = -0.0
         total += to_float32(base, base_dtype)
-    _round(total, out_dtype, out)
+    round_into(total, out_dtype, out)
 
 
 def _all_bfloat16(base_dtype: str, terms: Sequence[Term], out_dtype: str) -> bool:

@@ -7,6 +7,7 @@ that the folder is part of; people pass such folders every day. All else is refu
 from __future__ import annotations
 
 import os
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from paramdelta.problem import Problem
 # Made by tools beside a model, not part of it: told as a note, not as a warning.
 BOOKKEEPING = (".git", ".cache", ".huggingface")
 _REPOSITORIES = ("models--", "datasets--", "spaces--")
+_SHARED = re.compile(r"([0-9a-f]{2})/\1[0-9a-f]{62}")
 _COPY = "copy the file itself into the folder (`cp -L`)"
 # O_NONBLOCK: a pipe that took the file's place since it was looked at must not hang us.
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -138,7 +140,8 @@ def _kind(mode: int) -> str:
 def _check_place(full: Path, real_root: Path) -> None:
     """Where the file really lies: in the folder, or in its own Hugging Face cache's ``blobs/``.
 
-    Such a folder is ``…/models--org--name/snapshots/<revision>``, or a folder in it.
+    Such a folder is ``…/models--org--name/snapshots/<revision>``, or a folder in it. Clients from 2
+    on share blobs between repositories: ``…/blobs/<2 hex>/<64 hex>`` beside them.
     """
     target = full.resolve()
     if target.is_relative_to(real_root):
@@ -146,7 +149,10 @@ def _check_place(full: Path, real_root: Path) -> None:
     for folder in (real_root, *real_root.parents):
         repository = folder.parent.parent
         if folder.parent.name == "snapshots" and repository.name.startswith(_REPOSITORIES):
+            shared = repository.parent / "blobs"
             if target.parent == repository / "blobs":
+                return
+            if target.parent.parent == shared and _SHARED.fullmatch("/".join(target.parts[-2:])):
                 return
             break
     raise InvalidError(f"a link out of the folder, to {target}", where=full, remedy=_COPY)

@@ -9,6 +9,7 @@ MIB = 1 << 20
 MAX_HEADER_BYTES = 25 * MIB  # a safetensors header; 405B models need about 0.2 MiB a shard
 MAX_TENSORS = 200_000  # in one checkpoint; DeepSeek-V3 has 91,991
 MAX_DIMENSIONS = 64
+MAX_EXPERTS = 4096  # in one fused tensor; DeepSeek-V3 has 256 a layer, Kimi K2 384
 MAX_NAME_BYTES = 1024  # of a tensor name, UTF-8
 MAX_PATH_BYTES = 1024  # of a relative path, UTF-8
 MAX_PATH_PART_BYTES = 255  # what common file systems allow between two slashes
@@ -28,6 +29,14 @@ MAX_JSON_DEPTH = 32
 MAX_JSON_VALUES = 4_000_000  # in one document; Gemma 3's tokenizer.json has about 1.8 million
 MAX_JSON_DIGITS = 400  # of an integer: int() is quadratic; a float64 needs 309
 MAX_FRAME_ELEMENTS = 1 << 20
+MAX_RANK = 1 << 14  # of a product of factors; adapters have 4 to 512
+MAX_FACTOR_BYTES = (
+    2048 * MIB
+)  # one factor held in memory; rank 512 of 151,936 rows in float32: 311 MB
 MAX_PROLOGUE_BYTES = 1 * MIB  # of a coded tensor; a palette needs 132 kB at most
 MAX_FRAME_BYTES = 16 * MIB  # one stored frame
 MAX_ZSTD_WINDOW_LOG = 23
+MAX_ADAPTER_RANK = 1 << 16  # of a LoRA; real ones have 4 … 1,024
+MAX_PATTERNS = 20_000  # in an adapter's rank_pattern or alpha_pattern; one a module at most
+MAX_PATTERN_CHARACTERS = 1024
+MAX_PATTERN_STEPS = 20_000_000  # characters looked at for one adapter, at most ten seconds

@@ -1,39 +1,32 @@
 """The manifest: everything a delta is, in canonical JSON. Its digest is the delta's identity.
 
 It holds no time, host or path, so equal input gives an equal digest. A manifest read back is
-checked against a closed schema: unknown keys, wrong types and non-canonical bytes are refused.
-The byte format is described in docs/FORMAT.md.
+checked against a closed schema (``manifest_reader``). The byte format is in docs/FORMAT.md.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from paramdelta import strict_json
-from paramdelta.delta import RULE, delta_dtype
-from paramdelta.digest import Digest, canonical_json, content_digest, digest_of, parse_digest
+from paramdelta.digest import Digest, canonical_json, digest_of
 from paramdelta.dtypes import ARITHMETIC, ITEM_BYTES
-from paramdelta.errors import InvalidError
-from paramdelta.limits import (
-    MAX_CARRIED_FILES,
-    MAX_FRAME_ELEMENTS,
-    MAX_MANIFEST_BYTES,
-    MAX_SHARDS,
-    MAX_TENSORS,
-)
-from paramdelta.paths import check_relative_path
 
 FORMAT = 1
 KIND = "paramdelta.manifest"
 PATCH_CODEC = "ordinal"  # paramdelta.patch
+LOW_RANK = "lowrank"  # how products are counted among the codecs
 
-TensorKind = Literal["delta", "replace", "added"]
-KINDS: tuple[TensorKind, ...] = ("delta", "replace", "added")
+TensorKind = Literal["delta", "replace", "added", "scale", "factor", "copy"]
+KINDS: tuple[TensorKind, ...] = ("delta", "replace", "added", "scale", "factor", "copy")
+DIFFERENCES: tuple[TensorKind, ...] = ("delta", "copy")  # their streams hold Δ
+# kinds that only a restore needs: they are no part of what is added to a base
+RESTORE_ONLY: tuple[TensorKind, ...] = ("scale", "factor", "copy")
+SourceKind = Literal["checkpoint", "adapter"]
+SOURCE_KINDS: tuple[SourceKind, ...] = ("checkpoint", "adapter")
 Params = dict[str, Any]  # a codec's parameters: integers, strings and lists of integers
 
 
@@ -52,28 +45,66 @@ class Stream:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """A tensor as a checkpoint's files hold it. digest: of its bytes."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    digest: Digest
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.elements * ITEM_BYTES[self.dtype]
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleRef:
+    """The stored table of scales of an eight-bit tensor, one for each block of rows × columns."""
+
+    tensor: str
+    rows: int
+    columns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where numbers lie in a checkpoint: in a stored tensor, from element *start* on."""
+
+    tensor: str
+    start: int
+    scale: ScaleRef | None
+
+
+@dataclass(frozen=True, slots=True)
 class TensorEntry:
-    """One tensor of the post model.
+    """One tensor of the post model, as numbers: fused tensors are split, eight-bit ones BF16.
 
     kind: ``delta`` (Δ is stored), ``replace`` (not a float of the rule: the post's bytes are
-    stored where they differ) or ``added`` (the base does not have it: the post's bytes).
-    dtype and shape are the post's; ``base_*`` are None for ``added``. base_shape differs from
-    shape at most in the first dimension (rows of a vocabulary): the base counts as padded with
-    +0, or cut, to the post's rows.
+    stored where they differ), ``added`` (the base does not have it: the post's bytes), ``scale``
+    (the post's own scales of an eight-bit tensor), ``factor`` (a tensor of an adapter) or ``copy``
+    (an adapter's copy of the base's tensor, as a difference).
+    dtype and shape are the post's; ``base`` and ``base_*`` are None where there is none.
+    base_shape differs from shape at most in the first dimension (rows of a vocabulary): the base
+    counts as padded with +0, or cut, to the post's rows.
     """
 
     name: str
     kind: TensorKind
     dtype: str
     shape: tuple[int, ...]
-    post_digest: Digest  # of the post tensor's bytes
+    post: Place
+    base: Place | None
     base_dtype: str | None
     base_shape: tuple[int, ...] | None
-    base_digest: Digest | None
     delta_dtype: str  # the dtype of the stored stream's elements
     stream: Stream
     patch: Stream | None  # None: rule(base, 1·Δ) is the post already
-    nonzero: int  # elements of Δ that are not ±0; of replaced tensors, 0 or all
+    nonzero: int  # elements of Δ that are not ±0; of tensors stored whole, 0 or all
     patched: int  # elements that the patch corrects
     nonfinite: int  # elements of Δ that are NaN or infinite
     norm: str  # ‖Δ‖₂ of the finite elements, "%.9e"
@@ -81,10 +112,7 @@ class TensorEntry:
 
     @property
     def elements(self) -> int:
-        count = 1
-        for size in self.shape:
-            count *= size
-        return count
+        return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:
@@ -96,13 +124,41 @@ class TensorEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class RemovedTensor:
-    """A tensor that the base has and the post has not."""
+class Product:
+    """Δ of the base's tensor *name* as a product of two stored factors: scale · L·R.
+
+    left, right: names of entries of kind ``factor``; L is (rows, rank), R is (rank, columns).
+    transposed: the factors are those of the transposed tensor, L (columns, rank) and R
+    (rank, rows). row: the product's row that is Δ's first: a fused tensor's product has several
+    parts. scale: the float64 as ``float.hex`` writes it. norm: ‖Δ‖₂, "%.9e".
+    """
 
     name: str
-    dtype: str
     shape: tuple[int, ...]
-    digest: Digest
+    left: str
+    right: str
+    transposed: bool
+    row: int
+    rank: int
+    scale: str
+    nonzero: int
+    norm: str
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def kind(self) -> TensorKind:
+        return "delta"
+
+    @property
+    def dtype(self) -> str:
+        """Of the elements of Δ."""
+        return "F32"
+
+
+Transferred = TensorEntry | Product
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +183,19 @@ class CarriedFile:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a checkpoint was: its content, and what its headers, config and tokenizer say."""
+    """What a checkpoint was: its content, and what its headers, config and tokenizer say.
 
+    kind: ``checkpoint``, or ``adapter`` for a post that is a LoRA adapter. tensors: every stored
+    tensor, sorted by name; of an adapter's base only those that entries refer to.
+    """
+
+    kind: SourceKind
     content_digest: Digest
     architecture_hash: str
     tokenizer_hash: str | None
     fingerprint: dict[str, Any]
     license: str | None
+    tensors: tuple[StoredTensor, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +204,7 @@ class Manifest:
     base: Source
     post: Source
     tensors: tuple[TensorEntry, ...]  # sorted by name
-    removed: tuple[RemovedTensor, ...]  # sorted by name
+    products: tuple[Product, ...]  # sorted by name; of an adapter only
     weights: tuple[WeightFile, ...]  # sorted by path
     files: tuple[CarriedFile, ...]  # sorted by path
     left_out: tuple[str, ...]  # paths of the post's folder that are not carried
@@ -159,51 +221,63 @@ class Manifest:
     @classmethod
     def from_bytes(cls, data: bytes, where: object = "manifest") -> Manifest:
         """The manifest in *data*, or InvalidError naming *where* and the field."""
-        value = strict_json.loads(data, where, MAX_MANIFEST_BYTES)
-        reader = _Reader(value, where)
-        if reader.take("format", int) != FORMAT:
-            raise InvalidError(
-                f"manifest format {value['format']!r}; this version reads format {FORMAT}",
-                where=where,
-                remedy="upgrade paramdelta",
-            )
-        if reader.take("kind", str) != KIND:
-            raise InvalidError("not a manifest", where=where)
-        found = cls(
-            rule=reader.take("rule", str),
-            base=_source(reader.sub("base")),
-            post=_source(reader.sub("post")),
-            tensors=reader.rows("tensors", _tensor, MAX_TENSORS),
-            removed=reader.rows("removed", _removed, MAX_TENSORS),
-            weights=reader.rows("weights", _weight_file, MAX_SHARDS),
-            files=reader.rows("files", _carried_file, MAX_CARRIED_FILES),
-            left_out=tuple(reader.strings("left_out")),
-            sketch=reader.digest("sketch"),
-            sketch_size=reader.count("sketch_size"),
-        )
-        reader.close()
-        if found.rule != RULE:
-            raise InvalidError(
-                f"made by rule {found.rule[:40]!r}; this version knows {RULE}",
-                where=where,
-                remedy="upgrade paramdelta",
-            )
-        _check_order(found, where)
-        if found.to_bytes() != data:
-            raise InvalidError("the manifest's bytes are not canonical", where=where)
+        from paramdelta.manifest_reader import read_manifest
+
+        return read_manifest(data, where)
+
+    # -- what it is made of ---------------------------------------------------------------
+
+    @property
+    def is_adapter(self) -> bool:
+        return self.post.kind == "adapter"
+
+    @property
+    def transferred(self) -> tuple[TensorEntry, ...]:
+        """The entries that are added to a base; the others serve a restore."""
+        return tuple(entry for entry in self.tensors if entry.kind not in RESTORE_ONLY)
+
+    @property
+    def sources(self) -> tuple[Transferred, ...]:
+        """Everything that is added to a base, or brought to it."""
+        return (*self.transferred, *self.products)
+
+    @property
+    def removed(self) -> tuple[StoredTensor, ...]:
+        """What the base has and the post has not."""
+        if self.is_adapter:
+            return ()
+        kept = {t for entry in self.tensors for t in places_of(entry.base)}
+        return tuple(tensor for tensor in self.base.tensors if tensor.name not in kept)
+
+    def entry(self, name: str) -> TensorEntry:
+        """KeyError if there is none."""
+        for found in self.tensors:
+            if found.name == name:
+                return found
+        raise KeyError(name)
+
+    def blobs(self) -> dict[Digest, int]:
+        """Every blob the delta needs, with its size."""
+        found: dict[Digest, int] = {}
+        for entry in self.tensors:
+            found.update(entry.blobs)
+        found.update({file.header: file.header_size for file in self.weights})
+        found.update({file.digest: file.size for file in self.files})
+        found[self.sketch] = self.sketch_size
         return found
 
     # -- sums -----------------------------------------------------------------------------
 
     @property
     def parameters(self) -> int:
-        """Elements of the post's floating-point tensors."""
-        return sum(t.elements for t in self.tensors if t.kind == "delta" or _is_float(t.dtype))
+        """Floating-point elements of the post; of an adapter, those of the base that it changes."""
+        own = sum(t.elements for t in self.transferred if t.kind == "delta" or _is_float(t.dtype))
+        return own + sum(product.elements for product in self.products)
 
     @property
     def bytes_raw(self) -> int:
         """Bytes of the post's tensors."""
-        return sum(entry.nbytes for entry in self.tensors)
+        return sum(tensor.nbytes for tensor in self.post.tensors)
 
     @property
     def bytes_stored(self) -> int:
@@ -215,35 +289,39 @@ class Manifest:
         return 8 * self.bytes_stored / self.parameters if self.parameters else 0.0
 
     @property
+    def norm(self) -> float:
+        """‖Δ‖₂ of everything that is added to a base."""
+        norms = [float(entry.norm) for entry in self.tensors if entry.kind == "delta"]
+        return math.hypot(*norms, *(float(product.norm) for product in self.products))
+
+    @property
     def exact(self) -> bool:
         """Whether ``restore`` gives back every file of the post: nothing was left out."""
         return not self.left_out
 
     @property
     def codecs(self) -> dict[str, int]:
-        """Tensors by codec."""
-        counts: dict[str, int] = {}
+        """Tensors by codec; of an adapter's factors, the products that they make."""
+        counts: dict[str, int] = {LOW_RANK: len(self.products)} if self.products else {}
         for entry in self.tensors:
-            counts[entry.stream.codec] = counts.get(entry.stream.codec, 0) + 1
+            if entry.kind != "factor":
+                counts[entry.stream.codec] = counts.get(entry.stream.codec, 0) + 1
         return dict(sorted(counts.items()))
 
     @property
     def dtype(self) -> str:
-        """The dtype of most parameters of the post."""
+        """The dtype of most stored elements of the post."""
         counts: dict[str, int] = {}
-        for entry in self.tensors:
-            counts[entry.dtype] = counts.get(entry.dtype, 0) + entry.elements
+        for tensor in self.post.tensors:
+            counts[tensor.dtype] = counts.get(tensor.dtype, 0) + tensor.elements
         return max(sorted(counts), key=lambda dtype: counts[dtype], default="")
 
-    def blobs(self) -> dict[Digest, int]:
-        """Every blob the delta needs, with its size."""
-        found: dict[Digest, int] = {}
-        for entry in self.tensors:
-            found.update(entry.blobs)
-        found.update({file.header: file.header_size for file in self.weights})
-        found.update({file.digest: file.size for file in self.files})
-        found[self.sketch] = self.sketch_size
-        return found
+
+def places_of(place: Place | None) -> tuple[str, ...]:
+    """The stored tensors that a place takes its numbers from."""
+    if place is None:
+        return ()
+    return (place.tensor, place.scale.tensor) if place.scale else (place.tensor,)
 
 
 def _is_float(dtype: str) -> bool:
@@ -257,237 +335,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     return value
-
-
-# -- reading: a closed schema, exact types ------------------------------------------------
-
-Row = TypeVar("Row")
-
-
-class _Reader:
-    """Takes the fields of one JSON object, each once, and refuses what is left over."""
-
-    def __init__(self, value: object, where: object) -> None:
-        if not isinstance(value, dict):
-            raise InvalidError("expected a JSON object", where=where)
-        self._fields = dict(value)
-        self.where = where
-
-    def take(self, key: str, kind: type[Any], nullable: bool = False) -> Any:
-        if key not in self._fields:
-            raise InvalidError(f"field {key!r} is missing", where=self.where)
-        value = self._fields.pop(key)
-        if nullable and value is None:
-            return None
-        if type(value) is not kind:  # bool is not an int here
-            raise InvalidError(f"field {key!r} is not {kind.__name__}", where=self.where)
-        return value
-
-    def count(self, key: str) -> int:
-        value: int = self.take(key, int)
-        if value < 0:
-            raise InvalidError(f"field {key!r} is negative", where=self.where)
-        return value
-
-    def digest(self, key: str) -> Digest:
-        return parse_digest(self.take(key, str), self.where)
-
-    def digest_or_none(self, key: str) -> Digest | None:
-        value = self.take(key, str, nullable=True)
-        return None if value is None else parse_digest(value, self.where)
-
-    def sub(self, key: str) -> _Reader:
-        return _Reader(self.take(key, dict), f"{self.where}, {key}")
-
-    def strings(self, key: str) -> list[str]:
-        values: list[str] = self.take(key, list)
-        if not all(type(value) is str for value in values):
-            raise InvalidError(f"field {key!r} is not a list of strings", where=self.where)
-        return values
-
-    def shape(self, key: str = "shape") -> tuple[int, ...]:
-        values = self.take(key, list)
-        if not all(type(value) is int and value >= 0 for value in values):
-            raise InvalidError(f"field {key!r} is not a list of sizes", where=self.where)
-        return tuple(values)
-
-    def shape_or_none(self, key: str) -> tuple[int, ...] | None:
-        if self._fields.get(key, ()) is None:
-            self.take(key, list, nullable=True)
-            return None
-        return self.shape(key)
-
-    def dtype(self, key: str) -> str:
-        value: str = self.take(key, str)
-        if value not in ITEM_BYTES:
-            raise InvalidError(f"field {key!r}: unknown dtype {value!r}", where=self.where)
-        return value
-
-    def rows(self, key: str, read: Callable[[_Reader], Row], limit: int) -> tuple[Row, ...]:
-        values = self.take(key, list)
-        if len(values) > limit:
-            raise InvalidError(f"more than {limit} {key}", where=self.where)
-        return tuple(read(_Reader(v, f"{self.where}, {key}[{i}]")) for i, v in enumerate(values))
-
-    def close(self) -> None:
-        if self._fields:
-            raise InvalidError(f"unknown fields {sorted(self._fields)}", where=self.where)
-
-
-def _stream(reader: _Reader) -> Stream:
-    found = Stream(
-        codec=reader.take("codec", str),
-        params=_params(reader),
-        blob=reader.digest_or_none("blob"),
-        size=reader.count("size"),
-    )
-    reader.close()
-    if found.blob is None and found.size:
-        raise InvalidError("a stream without a blob has a size", where=reader.where)
-    return found
-
-
-def _params(reader: _Reader) -> Params:
-    params: Params = reader.take("params", dict)
-    for key, value in params.items():
-        items = value if type(value) is list else [value]
-        if not all(type(item) in (int, str) for item in items):
-            raise InvalidError(f"codec parameter {key!r} is malformed", where=reader.where)
-    return params
-
-
-def _tensor(reader: _Reader) -> TensorEntry:
-    kind = reader.take("kind", str)
-    if kind not in KINDS:
-        raise InvalidError(f"unknown kind of tensor {kind!r}", where=reader.where)
-    patch = reader.take("patch", dict, nullable=True)
-    found = TensorEntry(
-        name=reader.take("name", str),
-        kind=kind,
-        dtype=reader.dtype("dtype"),
-        shape=reader.shape(),
-        post_digest=reader.digest("post_digest"),
-        base_dtype=reader.take("base_dtype", str, nullable=True),
-        base_shape=reader.shape_or_none("base_shape"),
-        base_digest=reader.digest_or_none("base_digest"),
-        delta_dtype=reader.dtype("delta_dtype"),
-        stream=_stream(reader.sub("stream")),
-        patch=None if patch is None else _stream(_Reader(patch, f"{reader.where}, patch")),
-        nonzero=reader.count("nonzero"),
-        patched=reader.count("patched"),
-        nonfinite=reader.count("nonfinite"),
-        norm=reader.take("norm", str),
-        base_norm=reader.take("base_norm", str),
-    )
-    reader.close()
-    base = (found.base_dtype, found.base_shape, found.base_digest)
-    if any((part is None) != (found.kind == "added") for part in base):
-        raise InvalidError("kind and base fields disagree", where=reader.where, subject=found.name)
-    if reason := _contradiction(found):
-        raise InvalidError(reason, where=reader.where, subject=found.name)
-    return found
-
-
-def _contradiction(entry: TensorEntry) -> str | None:
-    """Why the fields of an entry cannot all be true, or None."""
-    if math.prod(entry.shape) >= 1 << 48:
-        return "more elements than any tensor has"
-    if entry.kind != "delta":
-        if entry.delta_dtype != entry.dtype or entry.patch is not None:
-            return "a tensor stored whole has its own dtype and no patch"
-        return None
-    if entry.dtype not in ARITHMETIC or entry.base_dtype not in ARITHMETIC:
-        return "a delta of a dtype without arithmetic"
-    if entry.delta_dtype != delta_dtype(entry.base_dtype, entry.dtype):
-        return "the delta's dtype is not that of the rule"
-    base = entry.base_shape or ()
-    if len(base) != len(entry.shape) or base[1:] != entry.shape[1:]:
-        return "base and post differ in more than their rows"
-    if entry.patch is not None:
-        size = entry.patch.params.get("frame_elements")
-        known = entry.patch.codec == PATCH_CODEC and set(entry.patch.params) == {"frame_elements"}
-        if not known or type(size) is not int or not 0 < size <= MAX_FRAME_ELEMENTS:
-            return "a malformed patch"
-        if entry.patch.blob is None:
-            return "a patch without a blob"
-    return None
-
-
-def _removed(reader: _Reader) -> RemovedTensor:
-    found = RemovedTensor(
-        name=reader.take("name", str),
-        dtype=reader.dtype("dtype"),
-        shape=reader.shape(),
-        digest=reader.digest("digest"),
-    )
-    reader.close()
-    return found
-
-
-def _weight_file(reader: _Reader) -> WeightFile:
-    found = WeightFile(
-        path=check_relative_path(reader.take("path", str), reader.where),
-        size=reader.count("size"),
-        digest=reader.digest("digest"),
-        header=reader.digest("header"),
-        header_size=reader.count("header_size"),
-    )
-    reader.close()
-    return found
-
-
-def _carried_file(reader: _Reader) -> CarriedFile:
-    found = CarriedFile(
-        path=check_relative_path(reader.take("path", str), reader.where),
-        size=reader.count("size"),
-        digest=reader.digest("digest"),
-    )
-    reader.close()
-    return found
-
-
-def _source(reader: _Reader) -> Source:
-    found = Source(
-        content_digest=reader.digest("content_digest"),
-        architecture_hash=reader.take("architecture_hash", str),
-        tokenizer_hash=reader.take("tokenizer_hash", str, nullable=True),
-        fingerprint=reader.take("fingerprint", dict),
-        license=reader.take("license", str, nullable=True),
-    )
-    reader.close()
-    return found
-
-
-def _check_order(manifest: Manifest, where: object) -> None:
-    """Names are unique and sorted, and the post's content digest is that of its tensors."""
-    for field, names in (
-        ("tensors", [entry.name for entry in manifest.tensors]),
-        ("removed", [entry.name for entry in manifest.removed]),
-        ("weights", [file.path for file in manifest.weights]),
-        ("files", [file.path for file in manifest.files]),
-    ):
-        if any(a >= b for a, b in pairwise(names)):
-            raise InvalidError(f"{field} are not sorted and unique", where=where)
-    post = content_digest((t.name, t.dtype, t.shape, t.post_digest) for t in manifest.tensors)
-    if post != manifest.post.content_digest:
-        raise InvalidError("the post's content digest is not that of its tensors", where=where)
-    if (
-        content_digest(base_rows(manifest.tensors, manifest.removed))
-        != manifest.base.content_digest
-    ):
-        raise InvalidError("the base's content digest is not that of its tensors", where=where)
-
-
-def base_rows(
-    tensors: Iterable[TensorEntry], removed: Iterable[RemovedTensor]
-) -> list[tuple[str, str, tuple[int, ...], Digest]]:
-    """(name, dtype, shape, digest) of every tensor of the delta's own base."""
-    rows = [
-        (t.name, t.base_dtype, t.base_shape, t.base_digest)
-        for t in tensors
-        if t.base_dtype is not None and t.base_shape is not None and t.base_digest is not None
-    ]
-    return rows + [(t.name, t.dtype, t.shape, t.digest) for t in removed]
 
 
 def fields_of(value: object) -> Mapping[str, Any]:

@@ -14,7 +14,9 @@ float64 in a fixed order and stored as float32.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,6 +106,34 @@ class TensorSketch:
             into(head, signed[: WIDTH - offset], out=head)
             into(tail, signed[WIDTH - offset :], out=tail)
         self._block += len(blocks)
+
+
+def value_digest(shape: Sequence[int], buckets: npt.NDArray[np.float64]) -> str:
+    """16 hex digits of a tensor's values, whatever its dtype or shard, from its finished sketch.
+
+    Equal for equal float32 values in one shape. NaN and infinities count as 0, −0 as +0, and what
+    is 2^53 times smaller than its bucket's sum is lost. Not for security: 64 bits of a linear
+    function.
+    """
+    return _short_digest([list(shape)], buckets.astype("<f8").tobytes())
+
+
+def byte_digest(shape: Sequence[int], digest: str) -> str:
+    """The same of a tensor without float32 values: of its bytes' digest."""
+    return _short_digest([list(shape)], digest.encode())
+
+
+def table_digest(names: Iterable[str]) -> str:
+    """16 hex digits of the canonical names of the tensors that a sketch sums over.
+
+    Sums over different tensors differ by the tensors that one lacks: no drift is to be read there.
+    """
+    return _short_digest(sorted(names))
+
+
+def _short_digest(words: list[Any], data: bytes = b"") -> str:
+    text = json.dumps(words, separators=(",", ":"))
+    return hashlib.sha256(text.encode() + data).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,10 +6,13 @@ surrogates, deep nesting, more values than memory is meant for.
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import re
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import accumulate
 from typing import Any
 
@@ -20,7 +23,9 @@ BOM = b"\xef\xbb\xbf"
 _MARKS = b'",[]{}'
 _NOT_MARKS = bytes(set(range(256)) - set(_MARKS))
 _STRING = re.compile(rb'"[^"]*+"')  # once the escapes are gone
-_STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_ONE_KIND = bytes.maketrans(b"{}", b"[]")
+_STEP = {ord("["): 1, ord("]"): -1}
+_DIGITS = bytes(ord("0") if chr(byte).isdigit() else ord(" ") for byte in range(128)) + b" " * 128
 _ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -48,19 +53,34 @@ def loads(
     except UnicodeDecodeError as error:
         raise InvalidError(f"not UTF-8 at byte {error.start}", where=where) from None
     parse = _Parse(where, infinity)
+    # A call for each integer is dear, so it is made only where a long one can be at all.
+    long_run = b"0" * MAX_JSON_DIGITS in data.translate(_DIGITS)
     try:
-        value = json.loads(
-            text,
-            object_pairs_hook=parse.unique,
-            parse_constant=parse.constant,
-            parse_int=parse.integer,
-            parse_float=parse.real,
-        )
+        with _no_collection():
+            value = json.loads(
+                text,
+                object_pairs_hook=parse.unique,
+                parse_constant=parse.constant,
+                parse_int=parse.integer if long_run else None,
+                parse_float=parse.real,
+            )
     except json.JSONDecodeError as error:
         raise InvalidError(f"not JSON: {error.msg} at {error.pos}", where=where) from None
     if _ESCAPED_SURROGATE.search(data) and _has_surrogate(value):
         raise InvalidError("a lone surrogate in JSON", where=where)
     return value
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Parsed values hold no cycles, and looking for some takes as long as the parsing."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 class _Parse:
@@ -100,20 +120,27 @@ def _check_structure(data: bytes, where: object, max_depth: int) -> None:
     """Bounds nesting (the parser recurses) and the number of values (each costs ~100 bytes).
 
     Linear, and without a Python object for each string: escapes go first, so that every quote left
-    opens or closes a string; then strings go, so that every comma and bracket left counts.
+    opens or closes a string; then strings go, so that every comma and bracket left counts. Two
+    quotes in a row go first: that leaves what is inside of a string inside.
     Text that is not JSON is judged like the JSON it begins with, which is all the parser sees.
     """
     marks = data.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, _NOT_MARKS)
     too_many = marks.count(b'"') > 4 * MAX_JSON_VALUES  # a value has at most two strings
     if not too_many:
-        outside = _STRING.sub(b"", marks)
-        brackets = outside.translate(None, b',"')
-        opened = brackets.count(b"[") + brackets.count(b"{")
+        outside = _STRING.sub(b"", marks.replace(b'""', b""))
+        brackets = outside.translate(_ONE_KIND, b',"')
+        opened = brackets.count(b"[")
         too_many = outside.count(b",") + opened > MAX_JSON_VALUES
     if too_many:
         raise InvalidError(f"more than {MAX_JSON_VALUES} values in JSON", where=where)
-    if max(accumulate(map(_STEP.__getitem__, brackets)), default=0) > max_depth:
+    # Innermost pairs are most of a document: without them it is at most one level less deep.
+    shallow = _depth(brackets.replace(b"[]", b"")) < max_depth
+    if not shallow and _depth(brackets) > max_depth:
         raise InvalidError(f"JSON nested deeper than {max_depth}", where=where)
+
+
+def _depth(brackets: bytes) -> int:
+    return max(accumulate(map(_STEP.__getitem__, brackets)), default=0)
 
 
 def _has_surrogate(value: Any) -> bool:

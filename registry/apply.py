@@ -16,16 +16,18 @@ from paramdelta import delta
 from paramdelta.checkpoint import Checkpoint, TensorReader
 from paramdelta.digest import Digest, Hasher, content_digest
 from paramdelta.dtypes import ARITHMETIC, Bits, carrier
-from paramdelta.safetensors_header import TensorInfo
+from paramdelta.logical import NumberReader
+from paramdelta.manifest import Product
 from registry.artifacts import Artifacts
-from registry.extract import CHUNK, row_length
+from registry.contribution import Elements, Placed, ProductElements, StoredElements
+from registry.extract import CHUNK, hash_tensor, row_length
 from registry.jobs import Job, run_jobs
 from registry.layout import tensor_bytes
-from registry.plan import Plan, PlanTensor, PlanTerm
+from registry.plan import Plan, PlanPart, PlanTensor, PlanTerm
 from registry.progress import Progress
-from registry.streams import TensorStream
 
 Add = Callable[[Bits, str, Sequence[delta.Term], Bits, str], None]
+Advance = Callable[[int], None]
 
 
 class Sink(Protocol):
@@ -42,6 +44,17 @@ class Outcome:
     content_digest: Digest
 
 
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What every tensor of an apply draws on."""
+
+    plan: Plan
+    reader: TensorReader
+    artifacts: Artifacts
+    sink: Sink
+    add: Add
+
+
 def execute(
     plan: Plan,
     base: Checkpoint,
@@ -55,138 +68,122 @@ def execute(
 ) -> Outcome:
     """Makes every tensor of *plan* and hands its bytes to *sink*."""
     with base.reader() as reader:
-        jobs = [
-            Job(tensor_bytes(tensor), _TensorJob(tensor, base, reader, artifacts, sink, add).run)
-            for tensor in plan.tensors
+        work = _Work(plan, reader, artifacts, sink, add)
+        jobs = [Job(tensor_bytes(t), _TensorJob(t, work).run) for t in plan.tensors]
+        jobs += [
+            Job(base.tensors[name].nbytes, _hash_job(reader, base, name)) for name in plan.dropped
         ]
         total = sum(job.size for job in jobs)
         digests = run_jobs(jobs, threads, progress, task, total)
     made = [
         (tensor.name, tensor.dtype, tensor.shape, out)
-        for tensor, (_, out) in zip(plan.tensors, digests, strict=True)
+        for tensor, (_, out) in zip(plan.tensors, digests, strict=False)
+        if out is not None
     ]
+    names = [tensor.base_name for tensor in plan.tensors] + list(plan.dropped)
     read = [
         (info.name, info.dtype, info.shape, found)
-        for tensor, (found, _) in zip(plan.tensors, digests, strict=True)
-        if found is not None and (info := base.tensors[tensor.base_name or tensor.name])
+        for name, (found, _) in zip(names, digests, strict=True)
+        if name is not None and found is not None and (info := base.tensors[name])
     ]
     return Outcome(content_digest(read), content_digest(made))
 
 
+def _hash_job(
+    reader: TensorReader, base: Checkpoint, name: str
+) -> Callable[[Advance], tuple[Digest | None, Digest | None]]:
+    """What the output leaves out counts in the base's digest."""
+    return lambda advance: (hash_tensor(reader, base.tensors[name], advance), None)
+
+
 class _TensorJob:
-    """One output tensor, chunk by chunk. A chunk is a frame of its first delta."""
+    """One output tensor, part by part and chunk by chunk."""
 
-    def __init__(
-        self,
-        tensor: PlanTensor,
-        base: Checkpoint,
-        reader: TensorReader,
-        artifacts: Artifacts,
-        sink: Sink,
-        add: Add,
-    ) -> None:
-        self._tensor, self._reader, self._artifacts = tensor, reader, artifacts
-        self._sink, self._add = sink, add
-        self._info: TensorInfo | None = base.tensors[tensor.base_name] if tensor.base_name else None
+    def __init__(self, tensor: PlanTensor, work: _Work) -> None:
+        self._tensor, self._work = tensor, work
         self._base_hash, self._out_hash = Hasher(), Hasher()
+        self._offset = 0  # bytes of the output that are written
 
-    def run(self, advance: Callable[[int], None]) -> tuple[Digest | None, Digest]:
-        tensor = self._tensor
-        streams = [_Contribution(self._artifacts, term) for term in tensor.terms]
+    def run(self, advance: Advance) -> tuple[Digest | None, Digest | None]:
+        for part in self._tensor.parts:
+            self._part(part, advance)
+        base = self._base_hash.digest if self._tensor.base_name else None
+        return base, self._out_hash.digest
+
+    def _part(self, part: PlanPart, advance: Advance) -> None:
+        placed = [self._open(term, part) for term in part.terms]
         try:
-            self._elements(streams, advance)
-            for stream in streams:
-                stream.finish()
+            self._elements(part, placed, advance)
+            for source in placed:
+                source.finish()
         finally:
-            for stream in streams:
-                stream.close()
-        return (self._base_hash.digest if self._info else None), self._out_hash.digest
+            for source in placed:
+                source.close()
 
-    def _elements(self, streams: list[_Contribution], advance: Callable[[int], None]) -> None:
-        tensor, info = self._tensor, self._info
+    def _open(self, term: PlanTerm, part: PlanPart) -> Placed:
+        return Placed(self._source(term), term.rows, row_length(part.shape))
+
+    def _source(self, term: PlanTerm) -> Elements:
+        if isinstance(term.source, Product):
+            assert term.factors is not None
+            return ProductElements(self._work.artifacts, term.source, term.factors)
+        return StoredElements(self._work.artifacts, term.source)
+
+    def _elements(self, part: PlanPart, placed: list[Placed], advance: Advance) -> None:
+        base = NumberReader(self._work.reader, part.base) if part.base else None
+        dtype = part.base.dtype if part.base else self._tensor.dtype
         count = 1
-        for size in tensor.shape:
+        for size in part.shape:
             count *= size
-        chunk = min(streams[0].frame_elements if streams else CHUNK, max(count, 1))
-        out = np.empty(chunk, dtype=carrier(tensor.dtype))
-        held = np.zeros(chunk, dtype=carrier(info.dtype if info else tensor.dtype))
+        chunk = max(1, min(placed[0].frame_elements if placed else CHUNK, count))
+        out = np.empty(chunk, dtype=carrier(self._tensor.dtype))
+        held = np.zeros(chunk, dtype=carrier(dtype))
         for start in range(0, count, chunk):
             n = min(chunk, count - start)
-            there = max(0, min(n, info.elements - start)) if info else 0
-            if info and there:
-                self._reader.read_into(info, start, held[:there])
-                self._base_hash.update(held[:there])
+            there = max(0, min(n, part.base.elements - start)) if part.base else 0
+            if base and there:
+                self._base_hash.update(base.read_into(start, held[:there]))
             held[there:n] = 0
-            self._make(streams, held[:n], there, out[:n])
+            self._make(part, placed, held[:n], dtype, out[:n])
             self._out_hash.update(out[:n])
-            self._sink(tensor.name, start * out.itemsize, out[:n])
+            self._work.sink(self._tensor.name, self._offset, out[:n])
+            self._offset += out[:n].nbytes
             advance(out[:n].nbytes)
 
-    def _make(self, streams: list[_Contribution], held: Bits, there: int, out: Bits) -> None:
-        """One chunk: *held* are the base's elements, of which the first *there* are real."""
-        tensor = self._tensor
-        dtype = self._info.dtype if self._info else tensor.dtype
+    def _make(
+        self, part: PlanPart, placed: list[Placed], held: Bits, dtype: str, out: Bits
+    ) -> None:
+        """One chunk; *held* are the base's numbers, +0 where it has none."""
+        tensor, add = self._tensor, self._work.add
         if tensor.action in ("replace", "new"):
-            for stream in streams:
-                stream.read(out)
-            if self._info and not tensor.terms[0].entry.nonzero:
-                out[:] = held
+            placed[0].source.read(out)
             return
         if dtype not in ARITHMETIC:
             out[:] = held
             return
-        if len(streams) == 1 and there == held.size and streams[0].aligned(held.size):
-            streams[0].add(held, dtype, out, tensor.dtype, self._add)
+        if len(placed) == 1 and self._fused(placed[0], part.terms[0].alpha, held, dtype, out):
             return
-        terms = [stream.term(held.size) for stream in streams]
-        self._add(held, dtype, terms, out, tensor.dtype)
-        if there < held.size:
-            # rows that the base has not: the post's own, whatever alpha is
-            rows = [delta.Term(1.0, term.delta[there:], term.dtype) for term in terms]
-            self._add(held[there:], dtype, rows, out[there:], tensor.dtype)
+        terms = [p.term(held.size, t.alpha) for p, t in zip(placed, part.terms, strict=True)]
+        add(held, dtype, terms, out, tensor.dtype)
+        for source, term in zip(placed, terms, strict=True):
+            fresh = source.fresh(held.size)
+            if fresh is not None:  # rows of new tokens: the post's own, whatever alpha is
+                rows = np.empty_like(out[fresh])
+                nothing = np.zeros(rows.size, dtype=held.dtype)
+                whole = delta.Term(1.0, term.delta[fresh], term.dtype)
+                add(nothing, dtype, [whole], rows, tensor.dtype)
+                out[fresh] = rows
 
-
-class _Contribution:
-    """One delta's elements of one tensor, in order; zeros past the end of its rows."""
-
-    def __init__(self, artifacts: Artifacts, term: PlanTerm) -> None:
-        entry = term.entry
-        self._alpha, self._dtype, self._left = term.alpha, entry.delta_dtype, entry.elements
-        self._stream = TensorStream(
-            artifacts, entry.stream, entry.delta_dtype, entry.elements, row_length(entry.shape)
-        )
-        self.frame_elements = self._stream.frame_elements
-        self._buffer = np.zeros(0, dtype=carrier(entry.delta_dtype))
-
-    def aligned(self, n: int) -> bool:
-        """Whether the next *n* elements are exactly the next frame."""
-        return self._stream.at_frame(n)
-
-    def add(self, base: Bits, dtype: str, out: Bits, out_dtype: str, add: Add) -> None:
-        """The next frame decoded and added in one go where the codec can."""
-        self._left -= base.size
-        if add is delta.add:
-            payload = self._stream.next_payload()
-            self._stream.decoder.add_frame(payload, self._alpha, base, dtype, out, out_dtype)
-        else:
-            self._left += base.size
-            add(base, dtype, [self.term(base.size)], out, out_dtype)
-
-    def term(self, n: int) -> delta.Term:
-        """The next *n* elements; valid until the next call."""
-        if self._buffer.size < n:
-            self._buffer = np.zeros(n, dtype=self._buffer.dtype)
-        there = min(n, self._left)
-        self._left -= there
-        self._stream.read(self._buffer[:there])
-        self._buffer[there:n] = 0
-        return delta.Term(self._alpha, self._buffer[:n], self._dtype)
-
-    def read(self, out: Bits) -> None:
-        self._stream.read(out)
-
-    def finish(self) -> None:
-        self._stream.finish()
-
-    def close(self) -> None:
-        self._stream.close()
+    def _fused(self, placed: Placed, alpha: float, held: Bits, dtype: str, out: Bits) -> bool:
+        """Decodes and adds the next frame in one go, where source and device can."""
+        source = placed.source
+        if self._work.add is not delta.add or not placed.is_plain:
+            return False
+        if not isinstance(source, StoredElements):
+            return False
+        payload = source.next_frame(held.size)
+        if payload is None:
+            return False
+        decoder = source.stream.decoder
+        decoder.add_frame(payload, alpha, held, dtype, out, self._tensor.dtype)
+        return True

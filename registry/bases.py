@@ -1,53 +1,89 @@
-"""A checkpoint as a base of the catalog: fingerprint, digests and sketch of what was read."""
+"""A checkpoint as a base of the catalog: fingerprint, digests and sketch of what was read.
+
+Fingerprints come from ``fingerprint`` itself here, so that the catalog need not check them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 import numpy as np
 import numpy.typing as npt
 
-from paramdelta.checkpoint import Checkpoint, TensorReader
+from paramdelta.checkpoint import TensorReader
 from paramdelta.digest import Digest, Hasher, content_digest
 from paramdelta.dtypes import ARITHMETIC, carrier
+from paramdelta.logical import LogicalTensor, NumberReader
 from paramdelta.naming import canonical_name
 from paramdelta.safetensors_header import TensorInfo
-from paramdelta.sketch import Sketch, TensorSketch, to_float32
-from registry.extract import CHUNK
+from paramdelta.sketch import (
+    WIDTH,
+    Sketch,
+    TensorSketch,
+    byte_digest,
+    table_digest,
+    to_float32,
+    value_digest,
+)
+from registry.extract import CHUNK, hash_tensor
 from registry.jobs import Job, run_jobs
 from registry.progress import Progress
 from registry.publish import Side
 from registry.records import Base
 
-Read = tuple[Digest, npt.NDArray[np.float64]]
+Read = tuple[Digest, str]  # of a tensor's bytes, and of its values (empty: none of its own)
 
 
 def describe(
     name: str,
     location: str,
     revision: str | None,
-    checkpoint: Checkpoint,
+    side: Side,
     *,
     threads: int,
     progress: Progress,
 ) -> Base:
-    """Reads every tensor of *checkpoint* once."""
-    side = Side.of(checkpoint)
-    tensors = list(checkpoint.tensors.values())
+    """Reads every tensor of the checkpoint once, and fused ones again for their bytes' digest.
+
+    Sketch and value digests are of logical tensors: a fused base and a split one have the same.
+    """
+    checkpoint, view = side.checkpoint, side.view
+    tensors = sorted(view.tensors.values(), key=lambda t: (-t.info.nbytes, t.name))
+    whole = {tensor.whole.name for tensor in tensors if tensor.is_whole}
+    rest = [info for name, info in checkpoint.tensors.items() if name not in whole]
+    total = _Total()
     with checkpoint.reader() as reader:
-        jobs = [Job(info.nbytes, _read_job(reader, info)) for info in tensors]
-        found = run_jobs(jobs, threads, progress, "read base", checkpoint.nbytes)
-    digest = content_digest(
-        (info.name, info.dtype, info.shape, read[0])
-        for info, read in zip(tensors, found, strict=True)
+        jobs: list[Job[Read]] = [
+            Job(tensor.info.nbytes, _read_job(reader, tensor, total, place))
+            for place, tensor in enumerate(tensors)
+        ]
+        jobs += [Job(info.nbytes, _hash_job(reader, info)) for info in rest]
+        size = sum(job.size for job in jobs)
+        found = run_jobs(jobs, threads, progress, "read base", size)
+    values, digests = {}, {}
+    for tensor, (digest, value) in zip(tensors, found, strict=False):
+        values[canonical_name(tensor.name)] = value
+        if tensor.is_whole:
+            digests[tensor.whole.name] = digest
+    for info, (digest, _) in zip(rest, found[len(tensors) :], strict=True):
+        digests[info.name] = digest
+    content = content_digest(
+        (name, info.dtype, info.shape, digests[name]) for name, info in checkpoint.tensors.items()
     )
-    sketch = Sketch.total([read[1] for read in found])
-    return describe_read(name, location, revision, side, digest, sketch.to_bytes())
+    sketch = Sketch.total([total.buckets]).to_bytes()
+    return describe_read(name, location, revision, side, content, sketch, values)
 
 
 def describe_read(
-    name: str, location: str, revision: str | None, side: Side, digest: Digest, sketch: bytes
+    name: str,
+    location: str,
+    revision: str | None,
+    side: Side,
+    digest: Digest,
+    sketch: bytes,
+    values: Mapping[str, str],
 ) -> Base:
     """The record of a base whose weights were read already."""
     checkpoint, found = side.checkpoint, side.fingerprint
@@ -65,21 +101,60 @@ def describe_read(
         fingerprint=found.to_json(),
         sketch=sketch,
         created_at=datetime.now(UTC),
+        sketch_table=table_digest(
+            canonical_name(tensor.name)
+            for tensor in side.view.tensors.values()
+            if tensor.dtype in ARITHMETIC
+        ),
+        value_digests=values,
     )
 
 
-def _read_job(reader: TensorReader, info: TensorInfo) -> Callable[[Callable[[int], None]], Read]:
+class _Total:
+    """The tensors' sketches added in one order, whichever thread is done first.
+
+    Jobs start in that order, so that few sketches ever wait for their turn.
+    """
+
+    def __init__(self) -> None:
+        self.buckets = np.zeros(WIDTH, dtype=np.float64)
+        self._waiting: dict[int, npt.NDArray[np.float64]] = {}
+        self._next = 0
+        self._lock = threading.Lock()
+
+    def add(self, place: int, buckets: npt.NDArray[np.float64]) -> None:
+        with self._lock:
+            self._waiting[place] = buckets
+            while self._next in self._waiting:
+                self.buckets += self._waiting.pop(self._next)
+                self._next += 1
+
+
+def _read_job(
+    reader: TensorReader, tensor: LogicalTensor, total: _Total, place: int
+) -> Callable[[Callable[[int], None]], Read]:
     def run(advance: Callable[[int], None]) -> Read:
+        numbers = NumberReader(reader, tensor)
         hasher = Hasher()
-        sketch = TensorSketch(canonical_name(info.name))
-        buffer = np.empty(max(1, min(CHUNK, info.elements)), dtype=carrier(info.dtype))
-        for start in range(0, info.elements, buffer.size):
-            piece = buffer[: min(buffer.size, info.elements - start)]
-            reader.read_into(info, start, piece)
-            hasher.update(piece)
-            if info.dtype in ARITHMETIC:
-                sketch.update(to_float32(piece, info.dtype))
-            advance(piece.nbytes)
-        return hasher.digest, sketch.finish()
+        sketch = TensorSketch(canonical_name(tensor.name))
+        has_values = tensor.dtype in ARITHMETIC
+        buffer = np.empty(max(1, min(CHUNK, tensor.elements)), dtype=carrier(tensor.dtype))
+        for start in range(0, tensor.elements, buffer.size):
+            piece = buffer[: min(buffer.size, tensor.elements - start)]
+            stored = numbers.read_into(start, piece)
+            hasher.update(stored)
+            if has_values:
+                sketch.update(to_float32(piece, tensor.dtype))
+            advance(stored.nbytes)
+        buckets = sketch.finish()
+        total.add(place, buckets)
+        digest = hasher.digest
+        if has_values:
+            return digest, value_digest(tensor.shape, buckets)
+        return digest, byte_digest(tensor.shape, digest)
 
     return run
+
+
+def _hash_job(reader: TensorReader, info: TensorInfo) -> Callable[[Callable[[int], None]], Read]:
+    return lambda advance: (hash_tensor(reader, info, advance), "")

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from paramdelta import codecs, delta, sketch
+from paramdelta import codecs, delta, fp8, sketch
 from paramdelta.checkpoint import TensorReader
 from paramdelta.digest import Digest, Hasher
 from paramdelta.dtypes import ARITHMETIC, ITEM_BYTES, Bits, carrier
 from paramdelta.errors import ParamDeltaError
-from paramdelta.manifest import PATCH_CODEC, Stream, TensorEntry
+from paramdelta.logical import LogicalTensor, NumberReader
+from paramdelta.manifest import PATCH_CODEC, Place, ScaleRef, Stream, TensorEntry, TensorKind
 from paramdelta.patch import PatchDecoder, PatchEncoder
 from paramdelta.safetensors_header import TensorInfo
 from registry.artifacts import Artifacts
@@ -31,11 +32,17 @@ NO_NORM = f"{0:.9e}"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Extracted:
-    """entry: the manifest's. The sketches are of Δ and of the base, (WIDTH,) float64."""
+    """entry: the manifest's. The digests are of the bytes that were read: of stored tensors where
+    they are whole. The sketches are of Δ and of the base, (WIDTH,) float64, None where the rule
+    does not cover the tensor. base_values: the base tensor's value digest, None where it has rows
+    that the post has not."""
 
     entry: TensorEntry
-    delta_sketch: npt.NDArray[np.float64]
-    base_sketch: npt.NDArray[np.float64]
+    post_digest: Digest
+    base_digest: Digest | None
+    delta_sketch: npt.NDArray[np.float64] | None = None
+    base_sketch: npt.NDArray[np.float64] | None = None
+    base_values: str | None = None
 
 
 class Pair:
@@ -44,29 +51,44 @@ class Pair:
     Where the shapes differ in the first dimension the base is padded with +0, or cut.
     """
 
-    def __init__(
-        self,
-        base: tuple[TensorReader, TensorInfo],
-        post: tuple[TensorReader, TensorInfo],
-    ) -> None:
-        self.base_reader, self.base = base
-        self.post_reader, self.post = post
+    def __init__(self, base: NumberReader, post: NumberReader) -> None:
+        self.base_reader, self.base = base, base.tensor
+        self.post_reader, self.post = post, post.tensor
         self.elements = self.post.elements
         self.row_length = row_length(self.post.shape)
 
-    def chunks(self, size: int) -> Iterator[tuple[Bits, Bits]]:
-        """(base, post) bits, *size* elements at a time. The arrays are reused: do not keep them."""
+    def chunks(self, size: int) -> Iterator[Chunk]:
+        """*size* elements at a time. The arrays are reused: do not keep them."""
         size = min(size, max(self.elements, 1))
         base = np.zeros(size, dtype=carrier(self.base.dtype))
         post = np.empty(size, dtype=carrier(self.post.dtype))
         for start in range(0, self.elements, size):
             n = min(size, self.elements - start)
             there = max(0, min(n, self.base.elements - start))
+            stored_base = base[:0]
             if there:
-                self.base_reader.read_into(self.base, start, base[:there])
+                stored_base = self.base_reader.read_into(start, base[:there])
             base[there:n] = 0
-            self.post_reader.read_into(self.post, start, post[:n])
-            yield base[:n], post[:n]
+            stored_post = self.post_reader.read_into(start, post[:n])
+            yield Chunk(start, base[:n], post[:n], stored_base, stored_post)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chunk:
+    """Numbers from element *start* on, and the bytes that they are stored as."""
+
+    start: int
+    base: Bits
+    post: Bits
+    stored_base: Bits
+    stored_post: Bits
+
+
+def place_of(tensor: LogicalTensor) -> Place:
+    """Where a logical tensor lies, as the manifest says it."""
+    scales = tensor.scales
+    scale = ScaleRef(scales.info.name, *scales.block) if scales else None
+    return Place(tensor.whole.name, tensor.start, scale)
 
 
 def row_length(shape: tuple[int, ...]) -> int:
@@ -75,27 +97,36 @@ def row_length(shape: tuple[int, ...]) -> int:
 
 
 def extract_delta(
-    artifacts: Artifacts, pair: Pair, canonical_name: str, advance: Callable[[int], None]
-) -> Extracted:
-    """Δ of two floating-point tensors. ParamDeltaError if the proof fails (it never may)."""
+    artifacts: Artifacts,
+    pair: Pair,
+    canonical_name: str,
+    advance: Callable[[int], None],
+    kind: TensorKind = "delta",
+) -> Extracted | None:
+    """Δ of two floating-point tensors. ParamDeltaError if the proof fails (it never may).
+
+    None where the post is stored in eight bits and its codes cannot be told from their values.
+    """
     dtype = delta.delta_dtype(pair.base.dtype, pair.post.dtype)
     survey = _Survey(pair, dtype, canonical_name)
-    for base, post in pair.chunks(CHUNK):
-        survey.update(base, post)
-        advance(post.nbytes)
+    for chunk in pair.chunks(CHUNK):
+        survey.update(chunk)
+        advance(chunk.post.nbytes)
+    if not survey.told_apart:
+        return None
     base_digest = survey.base_digest()
     encoder = codecs.choose(survey.statistics, pair.elements, dtype, pair.row_length)
     delta_sketch, base_sketch = survey.delta_sketch.finish(), survey.base_sketch.finish()
     stream, patch, patched = _encode(artifacts, pair, dtype, encoder, survey.equal, advance)
     entry = TensorEntry(
         name=pair.post.name,
-        kind="delta",
+        kind=kind,
         dtype=pair.post.dtype,
         shape=pair.post.shape,
-        post_digest=survey.post_hash.digest,
+        post=place_of(pair.post),
+        base=place_of(pair.base),
         base_dtype=pair.base.dtype,
         base_shape=pair.base.shape,
-        base_digest=base_digest,
         delta_dtype=dtype,
         stream=stream,
         patch=patch,
@@ -105,7 +136,10 @@ def extract_delta(
         norm=f"{survey.delta_sketch.norm:.9e}",
         base_norm=f"{survey.base_sketch.norm:.9e}",
     )
-    return Extracted(entry, delta_sketch, base_sketch)
+    whole = pair.base.elements <= pair.elements
+    values = sketch.value_digest(pair.base.shape, base_sketch) if whole else None
+    post_digest = survey.post_hash.digest
+    return Extracted(entry, post_digest, base_digest, delta_sketch, base_sketch, values)
 
 
 class _Survey:
@@ -119,15 +153,18 @@ class _Survey:
         self.base_sketch = sketch.TensorSketch(canonical_name)
         self.nonzero = self.nonfinite = 0
         self.equal = pair.base.dtype == pair.post.dtype  # so far, bit for bit
-        self._base_left = pair.base.nbytes
+        self.told_apart = True  # so far, every eight-bit code by its value
         self._delta = np.empty(0, dtype=carrier(dtype))
 
-    def update(self, base: Bits, post: Bits) -> None:
-        pair = self._pair
-        held = base.view(np.uint8)[: self._base_left]  # without the padding
-        self._base_left -= held.nbytes
-        self.base_hash.update(held)
-        self.post_hash.update(post)
+    def update(self, chunk: Chunk) -> None:
+        pair, base, post = self._pair, chunk.base, chunk.post
+        self.base_hash.update(chunk.stored_base)
+        self.post_hash.update(chunk.stored_post)
+        if pair.post.info.dtype in fp8.DTYPES:
+            scales = pair.post_reader.scales(chunk.start, post.size)
+            again = np.empty_like(chunk.stored_post)
+            fp8.requantise(post, pair.post.info.dtype, scales, again)
+            self.told_apart = self.told_apart and np.array_equal(again, chunk.stored_post)
         if self._delta.size < post.size:
             self._delta = np.empty(post.size, dtype=self._delta.dtype)
         change = self._delta[: post.size]
@@ -148,12 +185,11 @@ class _Survey:
 
     def base_digest(self) -> Digest:
         """Of the whole base tensor; rows that the post has not are read now."""
-        reader, info = self._pair.base_reader, self._pair.base
-        rest = info.elements - self._pair.elements
-        for start in range(info.elements - max(rest, 0), info.elements, CHUNK):
-            buffer = np.empty(min(CHUNK, info.elements - start), dtype=carrier(info.dtype))
-            reader.read_into(info, start, buffer)
-            self.base_hash.update(buffer)
+        base = self._pair.base
+        buffer = np.empty(max(1, min(CHUNK, base.elements)), dtype=carrier(base.dtype))
+        for start in range(min(self._pair.elements, base.elements), base.elements, CHUNK):
+            rest = buffer[: min(CHUNK, base.elements - start)]
+            self.base_hash.update(self._pair.base_reader.read_into(start, rest))
         return self.base_hash.digest
 
 
@@ -167,7 +203,7 @@ def _encode(
 ) -> tuple[Stream, Stream | None, int]:
     """The second pass. Returns the streams of Δ and of the patch, and the patched elements."""
     if equal or not pair.elements:
-        advance(pair.post.nbytes)
+        advance(pair.elements * ITEM_BYTES[pair.post.dtype])
         return stream_of(encoder, None), None, 0
     prologue = encoder.prologue()
     decoder = codecs.open_decoder(
@@ -178,12 +214,12 @@ def _encode(
     patches = FrameWriter(artifacts)
     prover = _Prover(pair, dtype, encoder, decoder)
     try:
-        for base, post in pair.chunks(encoder.frame_elements):
-            payload, patch = prover.frame(base, post)
+        for chunk in pair.chunks(encoder.frame_elements):
+            payload, patch = prover.frame(chunk.base, chunk.post)
             if stored:
                 frames.frame(payload)
             patches.frame(patch)
-            advance(post.nbytes)
+            advance(chunk.post.nbytes)
         blob = frames.finish() if stored else None
         patched = prover.patches.patched
         patch_stream = None
@@ -230,16 +266,18 @@ class _Prover:
 
 def extract_whole(
     artifacts: Artifacts,
-    post: tuple[TensorReader, TensorInfo],
-    base: tuple[TensorReader, TensorInfo] | None,
+    post: tuple[TensorReader, LogicalTensor],
+    base: tuple[TensorReader, LogicalTensor] | None,
+    kind: TensorKind,
     advance: Callable[[int], None],
-) -> TensorEntry:
-    """A tensor that the rule does not cover, or that the base has not: the post's bytes.
+) -> Extracted:
+    """A tensor as it is stored: the post's bytes. Where base and post are equal nothing is stored.
 
-    Where base and post are equal nothing is stored.
+    base: only of kind ``replace``.
     """
-    reader, info = post
-    base_digest = hash_tensor(*base, lambda n: None) if base else None
+    reader, tensor = post
+    info = tensor.info
+    base_digest = hash_tensor(base[0], base[1].info, lambda n: None) if base else None
     post_digest = hash_tensor(reader, info, advance)
     changed = base_digest != post_digest and info.elements > 0
     stream = Stream("zero", {}, None, 0)
@@ -247,15 +285,15 @@ def extract_whole(
         stream = _store_whole(artifacts, reader, info, advance)
     else:
         advance(info.nbytes)
-    return TensorEntry(
-        name=info.name,
-        kind="replace" if base else "added",
+    entry = TensorEntry(
+        name=tensor.name,
+        kind=kind,
         dtype=info.dtype,
         shape=info.shape,
-        post_digest=post_digest,
-        base_dtype=base[1].dtype if base else None,
+        post=Place(tensor.whole.name, tensor.start, None),
+        base=Place(base[1].whole.name, base[1].start, None) if base else None,
+        base_dtype=base[1].info.dtype if base else None,
         base_shape=base[1].shape if base else None,
-        base_digest=base_digest,
         delta_dtype=info.dtype,
         stream=stream,
         patch=None,
@@ -265,6 +303,7 @@ def extract_whole(
         norm=NO_NORM,
         base_norm=NO_NORM,
     )
+    return Extracted(entry, post_digest, base_digest)
 
 
 def _store_whole(
@@ -305,6 +344,13 @@ def hash_tensor(reader: TensorReader, info: TensorInfo, advance: Callable[[int],
         hasher.update(buffer[:n])
         advance(buffer[:n].nbytes)
     return hasher.digest
+
+
+def read_tensor(reader: TensorReader, info: TensorInfo) -> Bits:
+    """All of a tensor's bits; the caller has looked at its size."""
+    bits = np.empty(info.elements, dtype=carrier(info.dtype))
+    reader.read_into(info, 0, bits)
+    return bits
 
 
 def has_arithmetic(*dtypes: str) -> bool:

@@ -43,6 +43,10 @@ def lay_out(
     metadata = [shard.header.metadata or METADATA for shard in base.shards]
     if max_shard_size is None:
         groups[-1] += new
+        # a shard whose tensors all fell away (scales of eight-bit numbers) is not written
+        kept = [i for i, group in enumerate(groups) if group]
+        groups, names = [groups[i] for i in kept], [names[i] for i in kept]
+        metadata = [metadata[i] for i in kept]
     else:
         order = [name for group in groups for name in group] + new
         groups = _split(order, by_name, max_shard_size)

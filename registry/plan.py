@@ -6,19 +6,24 @@ the folder that it makes: enough to verify or rebuild the model anywhere.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from paramdelta.digest import Digest
-from paramdelta.manifest import TensorEntry
+from paramdelta.logical import LogicalTensor
+from paramdelta.manifest import TensorEntry, Transferred
 from paramdelta.problem import Problem
+from paramdelta.vocabulary import RowMap
+from registry.hub import Repository
 
 FORMAT = 1
 KIND = "paramdelta.plan"
 
 Action = Literal["add", "copy", "replace", "new"]
+Align = Literal["ids", "tokens"]  # how rows of the vocabularies are matched
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +43,8 @@ class PlanBase:
     """The new base. content_digest is what the catalog knows of it, None if nothing.
 
     ref: a registered name, a pinned hub reference or a folder's name; location: where its files
-    lie on this machine, which stands in no output.
+    lie on this machine, which stands in no output. remote: the hub repository that they come from
+    when they are needed, None for a folder of the user's own.
     """
 
     ref: str
@@ -47,6 +53,7 @@ class PlanBase:
     content_digest: Digest | None
     architecture_hash: str
     tokenizer_hash: str | None
+    remote: Repository | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -59,20 +66,36 @@ class PlanBase:
 
 @dataclass(frozen=True, slots=True)
 class PlanTerm:
-    """One delta's part in one tensor. index: into Plan.deltas."""
+    """One delta's part in one tensor. index: into Plan.deltas. rows: of vocabulary tensors.
+
+    factors: left and right of a product."""
 
     index: int
     alpha: float
-    entry: TensorEntry
+    source: Transferred
+    rows: RowMap | None = None
+    factors: tuple[TensorEntry, TensorEntry] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlanPart:
+    """A run of an output tensor's elements: the whole of it, or one of the parts that it fuses.
+
+    base: the base's numbers, None where it has none. shape has more rows than the base's where a
+    delta brings rows.
+    """
+
+    shape: tuple[int, ...]
+    base: LogicalTensor | None
+    terms: tuple[PlanTerm, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class PlanTensor:
-    """One output tensor.
+    """One output tensor; its parts follow each other and cover it.
 
-    action: ``add`` (the rule), ``copy`` (the base's bytes), ``replace`` and ``new`` (the post's
-    bytes, from ``terms[0]``). base_name is None for ``new``. shape has more rows than the base's
-    where a delta extends the vocabulary; those rows are the post's.
+    action: ``add`` (the rule), ``copy`` (the base's numbers), ``replace`` and ``new`` (the post's
+    bytes, from the first term of its only part). base_name is None for ``new``.
     """
 
     name: str
@@ -80,7 +103,23 @@ class PlanTensor:
     dtype: str
     shape: tuple[int, ...]
     base_name: str | None
-    terms: tuple[PlanTerm, ...]
+    parts: tuple[PlanPart, ...]
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What an output does otherwise than its base: a setting's text before and after."""
+
+    subject: str  # a file, and the key in it
+    before: str
+    after: str
+
+    def to_json(self) -> dict[str, str]:
+        return {"subject": self.subject, "before": self.before, "after": self.after}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +147,9 @@ class Plan:
     files: tuple[OutputFile, ...] = field(default=())
     max_shard_size: int | None = None  # bytes; None: the base's own layout
     keep_base_behaviour: bool = False
+    align: Align = "ids"
+    dropped: tuple[str, ...] = ()  # the base's tensors that the output has not
+    behaviour: tuple[Change, ...] = ()  # against the new base
 
     def names(self, action: Action) -> list[str]:
         return [tensor.name for tensor in self.tensors if tensor.action == action]
@@ -128,6 +170,7 @@ class Plan:
             "rule": self.rule,
             "dtype": self.dtype,
             "keep_base_behaviour": self.keep_base_behaviour,
+            "align": self.align,
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -138,6 +181,8 @@ class Plan:
             "copied": self.names("copy"),
             "replaced": self.names("replace"),
             "new": self.names("new"),
+            "dropped": list(self.dropped),
+            "behaviour": [change.to_json() for change in self.behaviour],
             "files": [{"path": file.path, "origin": file.origin} for file in self.files],
             "max_shard_size": self.max_shard_size,
         }

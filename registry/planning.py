@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from paramdelta import delta
+from paramdelta.checkpoint import Checkpoint
 from paramdelta.digest import Digest
 from paramdelta.errors import ConflictError, UsageError
 from paramdelta.limits import MAX_PATH_PART_BYTES
 from paramdelta.manifest import Manifest
+from paramdelta.problem import Problem
 from registry import query
 from registry.apply import Add
 from registry.artifacts import Artifacts
-from registry.behaviours import output_files
+from registry.behaviours import Wishes, surroundings
 from registry.card import model_card
 from registry.catalog import Catalog
+from registry.licences import card_license, license_problems
 from registry.plan import Plan, PlanBase
-from registry.publish import card_license
-from registry.resolver import Candidate, Options, resolve
-from registry.sources import HUB_SCHEME, Located
+from registry.resolver import Options, resolve
+from registry.small_files import TOKENIZER, PostFiles
+from registry.sources import Located, location_of
+from registry.tensor_plan import BaseTensors, Contribution
+from registry.token_merge import place_tokens
 
 DTYPES = {"bf16": "BF16", "bfloat16": "BF16", "fp16": "F16", "float16": "F16", "f16": "F16",
           "fp32": "F32", "float32": "F32", "f32": "F32"}  # fmt: skip
@@ -71,25 +77,57 @@ def make_plan(
     catalog: Catalog,
     artifacts: Artifacts,
     located: Located,
-    candidates: Sequence[Candidate],
+    candidates: Sequence[Contribution],
     options: Options,
 ) -> Plan:
     """The plan of *candidates* on the base at *located*; IncompatibleError with all problems."""
-    checkpoint = located.open()
+    checkpoint = located.headers()
     target = query.target_of(located, catalog, checkpoint)
-    hub = located.ref.startswith(HUB_SCHEME)
-    registered = located.base or catalog.find_base_by_location(str(located.path))
-    name = registered.name if registered else located.ref if hub else located.path.name
-    base = PlanBase(
+    registered = located.base or catalog.find_base_by_location(location_of(located))
+    remote = located.hub
+    name = registered.name if registered else remote.ref if remote else located.path.name
+    base_ref = PlanBase(
         ref=name,
         location=located.path,
         license=card_license(checkpoint),
         content_digest=Digest(target.content_digest) if target.content_digest else None,
         architecture_hash=target.fingerprint.architecture_hash,
         tokenizer_hash=target.fingerprint.tokenizer_hash,
+        remote=remote,
     )
-    files = output_files(artifacts, checkpoint, candidates, options.keep_base_behaviour)
-    return resolve(candidates, checkpoint, base, target.fingerprint, options, files)
+    config = checkpoint.json_file("config.json") or {}
+    base = BaseTensors.of(checkpoint.tensors, config, checkpoint.path)
+    problems = list(checkpoint.left_out)
+    if options.align == "tokens":
+        candidates = [_placed(artifacts, part, checkpoint, problems) for part in candidates]
+    licences = [(f"base {name}", base_ref.license)]
+    for part in candidates:
+        licences.append((f"delta {part.ref}", part.manifest.post.license))
+    problems += license_problems(licences)
+    wishes = Wishes(options.keep_base_behaviour, options.dtype)
+    beside = surroundings(artifacts, checkpoint, base, candidates, wishes)
+    beside = replace(beside, problems=[*problems, *beside.problems])
+    return resolve(candidates, base, base_ref, target.fingerprint, options, beside)
+
+
+def _placed(
+    artifacts: Artifacts, part: Contribution, base: Checkpoint, problems: list[Problem]
+) -> Contribution:
+    """The delta with its ids placed in the base's vocabulary by token string."""
+    post = PostFiles(artifacts, part.manifest)
+    places = place_tokens(part.manifest, post, base.json_file(TOKENIZER))
+    if places is None:
+        reason = f"no tokenizer.json in the base or in {part.ref}: tokens cannot be aligned"
+        problems.append(Problem(TOKENIZER, reason, remedy="put the tokenizer beside the weights"))
+        return part
+    if places.lost:
+        names = ", ".join(places.lost[:5])
+        reason = f"{len(places.lost)} tokens of {part.ref} are not in this base ({names}, …)"
+        problems.append(Problem(TOKENIZER, f"{reason}; their rows are left out", "warning"))
+    if places.untouched:
+        reason = f"{places.untouched} tokens of this base are unknown to {part.ref}"
+        problems.append(Problem(TOKENIZER, f"{reason}; their rows stay", "note"))
+    return replace(part, tokens=places)
 
 
 def card_of(plan: Plan, artifacts: Artifacts) -> str:
@@ -98,9 +136,8 @@ def card_of(plan: Plan, artifacts: Artifacts) -> str:
     for part in plan.deltas:
         manifest = Manifest.from_bytes(artifacts.read_manifest(part.digest), part.ref)
         licenses.append((part.ref, manifest.post.license))
-    hub = plan.base.ref.startswith(HUB_SCHEME)
-    base_model = plan.base.ref.removeprefix(HUB_SCHEME).split("@")[0] if hub else None
-    return model_card(plan, base_model, licenses)
+    remote = plan.base.remote
+    return model_card(plan, remote.repo if remote else None, licenses)
 
 
 def check_out(out: Path, kept: Sequence[Path], force: bool) -> None:

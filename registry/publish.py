@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
+from paramdelta import fp8
 from paramdelta.checkpoint import Checkpoint, TensorReader
 from paramdelta.delta import RULE
 from paramdelta.digest import Digest, Hasher, content_digest
-from paramdelta.errors import IncompatibleError, InvalidError
+from paramdelta.dtypes import ITEM_BYTES
+from paramdelta.errors import IncompatibleError
 from paramdelta.fingerprint import Fingerprint, fingerprint
 from paramdelta.limits import MAX_CARRIED_FILE_BYTES
+from paramdelta.logical import LogicalTensor, LogicalView, NumberReader, view
 from paramdelta.manifest import (
     CarriedFile,
     Manifest,
-    RemovedTensor,
     Source,
+    SourceKind,
+    StoredTensor,
     TensorEntry,
+    TensorKind,
     WeightFile,
-    base_rows,
 )
 from paramdelta.naming import canonical_name
 from paramdelta.problem import Problem, errors_of
 from paramdelta.safetensors_header import TensorInfo
-from paramdelta.sketch import Sketch
+from paramdelta.sketch import Sketch, byte_digest
 from paramdelta.vocabulary import is_vocabulary_tensor
 from registry.artifacts import Artifacts
 from registry.extract import (
@@ -35,6 +42,7 @@ from registry.extract import (
     hash_tensor,
 )
 from registry.jobs import Job, run_jobs
+from registry.licences import card_license, license_problems
 from registry.progress import Progress
 
 FILE_CHUNK = 1 << 20  # bytes read at once of a whole file
@@ -42,15 +50,22 @@ FILE_CHUNK = 1 << 20  # bytes read at once of a whole file
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """A checkpoint with its fingerprint and licence."""
+    """A checkpoint with its fingerprint, licence and logical tensors."""
 
     checkpoint: Checkpoint
     fingerprint: Fingerprint
     license: str | None
+    view: LogicalView
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Side:
-        return cls(checkpoint, fingerprint(checkpoint), card_license(checkpoint))
+        config = checkpoint.json_file("config.json") or {}
+        return cls(
+            checkpoint,
+            fingerprint(checkpoint),
+            card_license(checkpoint),
+            view(checkpoint.tensors, config, checkpoint.path),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,34 +74,42 @@ class ExtractedDelta:
     delta_sketch: Sketch
     base_sketch: Sketch
     problems: tuple[Problem, ...]
+    base_values: Mapping[str, str] | None = None  # None where not every tensor's were taken
 
 
-def pair_problems(base: Checkpoint, post: Checkpoint) -> list[Problem]:
+def pair_problems(base: LogicalView, post: LogicalView) -> list[Problem]:
     """All the reasons why post − base is not defined, and what is worth a note."""
     problems: list[Problem] = []
-    for name in sorted(set(base.tensors) | set(post.tensors)):
-        ours, theirs = base.tensors.get(name), post.tensors.get(name)
-        if theirs is None:
-            problems.append(Problem(name, "the base has it, the post has not", "note"))
-        elif ours is None:
+    matched = set()
+    for name, theirs in post.tensors.items():
+        ours = base.find(name)
+        if ours is None:
             problems.append(Problem(name, "the post has it, the base has not", "note"))
-        else:
-            problems += _pair_problem(name, ours, theirs)
-    if not set(base.tensors) & set(post.tensors):
+            continue
+        if ours.name in matched:
+            problems.append(Problem(name, "two tensors of the post are this one of the base"))
+        matched.add(ours.name)
+        problems += _pair_problem(ours, theirs)
+    problems += [
+        Problem(name, "the base has it, the post has not", "note")
+        for name in base.tensors
+        if name not in matched
+    ]
+    if not matched:
         problems.append(Problem("tensors", "base and post have no tensor name in common", "error"))
-    return problems
+    return sorted(problems, key=lambda problem: problem.subject)
 
 
-def _pair_problem(name: str, base: TensorInfo, post: TensorInfo) -> list[Problem]:
+def _pair_problem(base: LogicalTensor, post: LogicalTensor) -> list[Problem]:
     found: list[Problem] = []
     if base.shape != post.shape:
         rows = f"{list(base.shape)} in the base, {list(post.shape)} in the post"
-        if base.shape[1:] == post.shape[1:] and base.shape and is_vocabulary_tensor(name):
-            found.append(Problem(name, f"the vocabularies differ in size: {rows}", "note"))
+        if base.shape[1:] == post.shape[1:] and base.shape and is_vocabulary_tensor(post.name):
+            found.append(Problem(post.name, f"the vocabularies differ in size: {rows}", "note"))
         else:
             found.append(
                 Problem(
-                    name,
+                    post.name,
                     f"shape mismatch: {rows}",
                     remedy="publish against the base that the post was trained from",
                 )
@@ -94,7 +117,7 @@ def _pair_problem(name: str, base: TensorInfo, post: TensorInfo) -> list[Problem
     if base.dtype != post.dtype and not has_arithmetic(base.dtype, post.dtype):
         found.append(
             Problem(
-                name,
+                post.name,
                 f"dtype mismatch: {base.dtype} in the base, {post.dtype} in the post",
                 remedy="save both in one dtype; bfloat16, float16 and float32 may be mixed",
             )
@@ -109,7 +132,7 @@ def extract_checkpoint(
 
     IncompatibleError with all problems where the pair does not match.
     """
-    problems = pair_problems(base.checkpoint, post.checkpoint)
+    problems = pair_problems(base.view, post.view)
     if errors := errors_of(problems):
         raise IncompatibleError(
             f"base and post do not match: {len(errors)} problem{'s' if len(errors) > 1 else ''}",
@@ -117,9 +140,41 @@ def extract_checkpoint(
             problems=problems,
         )
     problems += post.checkpoint.left_out
-    tensors, removed, hashes = _run(artifacts, base, post, threads, progress)
-    entries = tuple(found.entry if isinstance(found, Extracted) else found for found in tensors)
-    weights = tuple(
+    problems += license_problems((("base", base.license), ("post", post.license)))
+    done = _run(artifacts, base, post, threads, progress)
+    problems += [
+        Problem(
+            entry.name,
+            "its eight-bit codes cannot be told from their values; it is stored whole",
+            "warning",
+            remedy="it restores, but does not transfer: publish a bfloat16 copy for that",
+        )
+        for entry in done.entries
+        if entry.kind == "replace" and entry.dtype in fp8.DTYPES
+    ]
+    delta_sketch = Sketch.total(done.delta_sketches)
+    base_sketch = Sketch.total(done.base_sketches)
+    sketches = delta_sketch.to_bytes() + base_sketch.to_bytes()
+    manifest = Manifest(
+        rule=RULE,
+        base=source_of(base, done.base_tensors),
+        post=source_of(post, done.post_tensors),
+        tensors=done.entries,
+        products=(),
+        weights=weight_files_of(artifacts, post.checkpoint, done.files),
+        files=carry_files(artifacts, post.checkpoint),
+        left_out=left_out_of(post.checkpoint),
+        sketch=artifacts.put_blob(sketches),
+        sketch_size=len(sketches),
+    )
+    return ExtractedDelta(manifest, delta_sketch, base_sketch, tuple(problems), done.base_values)
+
+
+def weight_files_of(
+    artifacts: Artifacts, checkpoint: Checkpoint, hashes: Mapping[str, Digest]
+) -> tuple[WeightFile, ...]:
+    """The safetensors files of *checkpoint*; their headers become blobs."""
+    return tuple(
         WeightFile(
             shard.path,
             shard.size,
@@ -127,98 +182,151 @@ def extract_checkpoint(
             artifacts.put_blob(shard.header.raw),
             len(shard.header.raw),
         )
-        for shard in sorted(post.checkpoint.shards, key=lambda shard: shard.path)
+        for shard in sorted(checkpoint.shards, key=lambda shard: shard.path)
     )
-    files = tuple(_carry(artifacts, post.checkpoint, file.path) for file in _carried(post))
-    extracted = [found for found in tensors if isinstance(found, Extracted)]
-    delta_sketch = Sketch.total([found.delta_sketch for found in extracted])
-    base_sketch = Sketch.total([found.base_sketch for found in extracted])
-    sketches = delta_sketch.to_bytes() + base_sketch.to_bytes()
-    manifest = Manifest(
-        rule=RULE,
-        base=_source(base, base_rows(entries, removed)),
-        post=_source(post, [(e.name, e.dtype, e.shape, e.post_digest) for e in entries]),
-        tensors=entries,
-        removed=tuple(removed),
-        weights=weights,
-        files=files,
-        left_out=tuple(sorted(p.subject for p in post.checkpoint.left_out if p.severity != "note")),
-        sketch=artifacts.put_blob(sketches),
-        sketch_size=len(sketches),
-    )
-    return ExtractedDelta(manifest, delta_sketch, base_sketch, tuple(problems))
 
 
-def _carried(post: Side) -> list[CarriedFile]:
-    found = [CarriedFile(f.path, f.size, Digest("")) for f in post.checkpoint.carried]
-    return sorted(found, key=lambda file: file.path)
+def carry_files(artifacts: Artifacts, checkpoint: Checkpoint) -> tuple[CarriedFile, ...]:
+    """The small files of *checkpoint* as blobs."""
+    found = []
+    for path in sorted(file.path for file in checkpoint.carried):
+        data = checkpoint.read_file(path, MAX_CARRIED_FILE_BYTES)
+        found.append(CarriedFile(path, len(data), artifacts.put_blob(data)))
+    return tuple(found)
 
 
-def _carry(artifacts: Artifacts, post: Checkpoint, path: str) -> CarriedFile:
-    data = post.read_file(path, MAX_CARRIED_FILE_BYTES)
-    return CarriedFile(path, len(data), artifacts.put_blob(data))
+def left_out_of(checkpoint: Checkpoint) -> tuple[str, ...]:
+    return tuple(sorted(p.subject for p in checkpoint.left_out if p.severity != "note"))
 
 
-def _source(side: Side, rows: list[tuple[str, str, tuple[int, ...], Digest]]) -> Source:
+def source_of(
+    side: Side, tensors: tuple[StoredTensor, ...], kind: SourceKind = "checkpoint"
+) -> Source:
     found = side.fingerprint
     return Source(
-        content_digest=content_digest(rows),
+        kind=kind,
+        content_digest=content_digest((t.name, t.dtype, t.shape, t.digest) for t in tensors),
         architecture_hash=found.architecture_hash,
         tokenizer_hash=found.tokenizer_hash,
         fingerprint=found.to_json(),
         license=side.license,
+        tensors=tensors,
     )
 
 
-def _run(
-    artifacts: Artifacts, base: Side, post: Side, threads: int, progress: Progress
-) -> tuple[list[Extracted | TensorEntry], list[RemovedTensor], dict[str, Digest]]:
-    """The tensor jobs, the hashes of tensors only the base has, and of the post's weight files."""
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What reading both checkpoints gave."""
+
+    entries: tuple[TensorEntry, ...]
+    base_tensors: tuple[StoredTensor, ...]
+    post_tensors: tuple[StoredTensor, ...]
+    files: Mapping[str, Digest]  # of the post's weight files
+    delta_sketches: list[npt.NDArray[np.float64]]
+    base_sketches: list[npt.NDArray[np.float64]]
+    base_values: Mapping[str, str] | None
+
+
+def _run(artifacts: Artifacts, base: Side, post: Side, threads: int, progress: Progress) -> _Done:
+    """Every tensor as an entry, and digests of all stored tensors and of the post's files.
+
+    A stored tensor is hashed while its only logical tensor is worked on; those that are split,
+    that only scale others or that have no partner are hashed for themselves.
+    """
     ours, theirs = base.checkpoint, post.checkpoint
     with ours.reader() as base_reader, theirs.reader() as post_reader:
-        names = sorted(theirs.tensors)
-        gone = sorted(set(ours.tensors) - set(theirs.tensors))
-        jobs: list[Job[Extracted | TensorEntry | Digest]] = []
-        for name in names:
-            info = theirs.tensors[name]
-            work = _tensor_job(
-                artifacts, (base_reader, ours.tensors.get(name)), (post_reader, info)
-            )
-            jobs.append(Job(info.nbytes, work))
-        for name in gone:
-            jobs.append(Job(ours.tensors[name].nbytes, _hash_job(base_reader, ours.tensors[name])))
-        for shard in theirs.shards:
-            jobs.append(Job(shard.size, _file_job(theirs, shard.path)))
-        total = 2 * theirs.nbytes + sum(ours.tensors[name].nbytes for name in gone)
-        total += sum(shard.size for shard in theirs.shards)
+        extractor = _Extractor(artifacts, base_reader, post_reader)
+        work: list[tuple[LogicalTensor, LogicalTensor | None, TensorKind | None]] = [
+            (tensor, base.view.find(name), None) for name, tensor in post.view.tensors.items()
+        ]
+        work += [
+            (LogicalTensor(name, i.dtype, i.shape, i, i), None, "scale")
+            for name in sorted(post.view.scales)
+            if (i := theirs.tensors[name])
+        ]
+        seen_base = {b.whole.name for _, b, _ in work if b and b.is_whole}
+        seen_post = {tensor.whole.name for tensor, _, _ in work if tensor.is_whole}
+        alone = [info for name, info in ours.tensors.items() if name not in seen_base]
+        split = [info for name, info in theirs.tensors.items() if name not in seen_post]
+        jobs: list[Job[Extracted | Digest]] = [
+            Job(tensor.info.nbytes, extractor.job(tensor, partner, kind))
+            for tensor, partner, kind in work
+        ]
+        jobs += [Job(info.nbytes, _hash_job(base_reader, info)) for info in alone]
+        jobs += [Job(info.nbytes, _hash_job(post_reader, info)) for info in split]
+        jobs += [Job(shard.size, _file_job(theirs, shard.path)) for shard in theirs.shards]
+        total = sum(2 * t.elements * ITEM_BYTES[t.dtype] for t, _, _ in work)
+        total += sum(job.size for job in jobs[len(work) :])
         results = run_jobs(jobs, threads, progress, "publish", total)
-    tensors = [r for r in results[: len(names)] if not isinstance(r, str)]
-    hashes = [r for r in results[len(names) :] if isinstance(r, str)]
-    removed = [
-        RemovedTensor(name, ours.tensors[name].dtype, ours.tensors[name].shape, digest)
-        for name, digest in zip(gone, hashes, strict=False)
-    ]
-    shards = [shard.path for shard in theirs.shards]
-    return tensors, removed, dict(zip(shards, hashes[len(gone) :], strict=True))
+    found = [result for result in results[: len(work)] if isinstance(result, Extracted)]
+    hashes = [result for result in results[len(work) :] if not isinstance(result, Extracted)]
+    base_digests = {info.name: digest for info, digest in zip(alone, hashes, strict=False)}
+    hashes = hashes[len(alone) :]
+    post_digests = {info.name: digest for info, digest in zip(split, hashes, strict=False)}
+    files = dict(zip((s.path for s in theirs.shards), hashes[len(split) :], strict=True))
+    for (tensor, partner, _), result in zip(work, found, strict=True):
+        if tensor.is_whole:
+            post_digests[tensor.whole.name] = result.post_digest
+        if partner and partner.is_whole and result.base_digest:
+            base_digests[partner.whole.name] = result.base_digest
+    return _Done(
+        tuple(sorted((result.entry for result in found), key=lambda entry: entry.name)),
+        _stored(ours, base_digests),
+        _stored(theirs, post_digests),
+        files,
+        [result.delta_sketch for result in found if result.delta_sketch is not None],
+        [result.base_sketch for result in found if result.base_sketch is not None],
+        _base_values(base.view, [(b, r) for (_, b, _), r in zip(work, found, strict=True) if b]),
+    )
 
 
-def _tensor_job(
-    artifacts: Artifacts,
-    base: tuple[TensorReader, TensorInfo | None],
-    post: tuple[TensorReader, TensorInfo],
-) -> Callable[[Callable[[int], None]], Extracted | TensorEntry]:
-    base_reader, base_info = base
-    _, info = post
+def _base_values(
+    base: LogicalView, found: list[tuple[LogicalTensor, Extracted]]
+) -> dict[str, str] | None:
+    """Value digests of every tensor of the base by canonical name, or None."""
+    values = {}
+    for tensor, result in found:
+        if result.base_values is not None:
+            values[canonical_name(tensor.name)] = result.base_values
+        elif not has_arithmetic(tensor.dtype) and result.base_digest is not None:
+            digest = byte_digest(tensor.shape, result.base_digest)
+            values[canonical_name(tensor.name)] = digest
+    return values if len(values) == len(base.tensors) else None
 
-    def run(advance: Callable[[int], None]) -> Extracted | TensorEntry:
-        if base_info is not None and has_arithmetic(base_info.dtype, info.dtype):
-            pair = Pair((base_reader, base_info), post)
-            return extract_delta(artifacts, pair, canonical_name(info.name), advance)
-        return extract_whole(
-            artifacts, post, (base_reader, base_info) if base_info else None, advance
-        )
 
-    return run
+def _stored(checkpoint: Checkpoint, digests: Mapping[str, Digest]) -> tuple[StoredTensor, ...]:
+    return tuple(
+        StoredTensor(name, info.dtype, info.shape, digests[name])
+        for name, info in sorted(checkpoint.tensors.items())
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Extractor:
+    """Makes the entry of one tensor of the post."""
+
+    artifacts: Artifacts
+    base: TensorReader
+    post: TensorReader
+
+    def job(
+        self, tensor: LogicalTensor, partner: LogicalTensor | None, kind: TensorKind | None
+    ) -> Callable[[Callable[[int], None]], Extracted]:
+        def run(advance: Callable[[int], None]) -> Extracted:
+            if partner is not None and has_arithmetic(partner.dtype, tensor.dtype):
+                pair = Pair(NumberReader(self.base, partner), NumberReader(self.post, tensor))
+                found = extract_delta(self.artifacts, pair, canonical_name(tensor.name), advance)
+                if found is not None:
+                    return found
+            return extract_whole(
+                self.artifacts,
+                (self.post, tensor),
+                (self.base, partner) if partner else None,
+                kind or ("replace" if partner else "added"),
+                advance,
+            )
+
+        return run
 
 
 def _hash_job(reader: TensorReader, info: TensorInfo) -> Callable[[Callable[[int], None]], Digest]:
@@ -240,23 +348,3 @@ def hash_file(checkpoint: Checkpoint, path: str, advance: Callable[[int], None])
             hasher.update(chunk)
             advance(len(chunk))
     return hasher.digest
-
-
-def card_license(checkpoint: Checkpoint) -> str | None:
-    """The ``license:`` field of the model card's front matter (README.md), if it has one."""
-    if not any(file.path == "README.md" for file in checkpoint.carried):
-        return None
-    try:
-        text = checkpoint.read_file("README.md", 1 << 20).decode("utf-8")
-    except (UnicodeDecodeError, InvalidError):
-        return None  # a card is prose: an unreadable one names no licence
-    lines = text.splitlines()
-    if not lines or lines[0].strip() != "---":
-        return None
-    for line in lines[1:200]:
-        if line.strip() == "---":
-            return None
-        key, _, value = line.partition(":")
-        if key == "license":
-            return value.strip().strip("'\"")[:100] or None
-    return None

@@ -1,34 +1,49 @@
-"""Which deltas fit a base, and which bases a delta fits: verdict first, then drift."""
+"""Which deltas fit a base, and which bases a delta fits: verdict first, then drift.
+
+Ten thousand candidates share a few dozen fingerprints, base sketches and base contents. So a query
+reads light rows, judges each distinct pair of fingerprints once and measures each distinct sketch
+once; what a match tells besides is read for the page that is asked for. Fingerprints were checked
+when they were written (``registry.releasing.summarize``, ``registry.bases``) and are not hashed
+again here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import get_args
+from functools import cache
+from typing import Any, NamedTuple, get_args
 
 from paramdelta.checkpoint import Checkpoint
-from paramdelta.compatibility import VERDICTS, Verdict, compare
-from paramdelta.errors import UsageError
-from paramdelta.fingerprint import Fingerprint, fingerprint
+from paramdelta.compatibility import VERDICTS, Comparison, Verdict, compare
+from paramdelta.errors import InvalidError, UsageError
+from paramdelta.fingerprint import FACETS, Fingerprint, fingerprint
 from paramdelta.problem import Problem
-from paramdelta.sketch import Sketch, drift_ratio
+from paramdelta.sketch import Sketch
 from registry.catalog import Catalog
-from registry.records import Base, Release
+from registry.catalog.checks import check_page
+from registry.ranking import Asked, Judge, Kind, page_of
+from registry.records import Base, BaseValues, DeltaEvidence, Release
 from registry.results import Match, QueryResult
 from registry.sources import Located
 
-PAGE = 500  # releases read from the catalog at once
-UNRELATED = 3.8  # drift ratios above it kept at most 0.4 of a skill in every measurement
+PAGE = 50  # matches of a result, unless told
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A base to fit. content_digest and sketch are None for a folder that is not registered."""
+    """A base to fit. What comes from weights is None for a folder that is not registered."""
 
     ref: str
     fingerprint: Fingerprint
     content_digest: str | None
     sketch: Sketch | None
+    sketch_table: str | None = None
+    known: BaseValues | None = None
+
+    @property
+    def asked(self) -> Asked:
+        return Asked(False, self.sketch, self.sketch_table, self.known)
 
 
 def target_of(located: Located, catalog: Catalog, checkpoint: Checkpoint | None = None) -> Target:
@@ -36,7 +51,7 @@ def target_of(located: Located, catalog: Catalog, checkpoint: Checkpoint | None 
     base = located.base or _registered_at(located, catalog)
     if base is not None:
         return _target(base)
-    found = fingerprint(checkpoint or located.open())
+    found = fingerprint(checkpoint or located.headers())
     return Target(located.ref, found, None, None)
 
 
@@ -48,109 +63,177 @@ def _registered_at(located: Located, catalog: Catalog) -> Base | None:
 
 
 def _target(base: Base) -> Target:
-    sketch = Sketch.from_bytes(base.sketch, base.name) if base.sketch else None
-    return Target(base.name, Fingerprint.from_json(base.fingerprint), base.content_digest, sketch)
-
-
-def match(release: Release, target: Target) -> Match:
-    """One verdict from the catalog alone."""
-    summary = release.summary
-    found = compare(
-        Fingerprint.from_json(summary.base_fingerprint),
-        Fingerprint.from_json(summary.post_fingerprint),
-        target.fingerprint,
-        same_content=summary.base_content_digest == target.content_digest,
+    values = base.value_digests
+    return Target(
+        ref=base.name,
+        fingerprint=_read(base.fingerprint),
+        content_digest=base.content_digest,
+        sketch=_sketch(base.sketch, base.name),
+        sketch_table=base.sketch_table,
+        known=BaseValues(base.name, base.content_digest, base.dtype, values) if values else None,
     )
-    drift = _drift(release, target)
-    problems = list(found.problems)
-    if drift is not None and drift > UNRELATED and found.verdict != "incompatible":
-        problems.append(
-            Problem(
-                "lineage",
-                f"drift ratio {drift:.2f}: this base looks unrelated to the delta's own "
-                f"(above {UNRELATED} little of a skill was ever kept)",
-                "warning",
-                remedy="apply to a base of the same lineage, or evaluate before you trust it",
+
+
+def _read(content: Mapping[str, Any]) -> Fingerprint:
+    """A fingerprint of the catalog: only whether this version made it is looked at."""
+    try:
+        if set(content["facets"]) == set(FACETS):
+            return Fingerprint(
+                content["architecture_hash"],
+                content["tokenizer_hash"],
+                content["architecture"],
+                content["facets"],
             )
-        )
+    except KeyError:
+        pass
+    raise InvalidError(
+        "the catalog holds a fingerprint of another version of paramdelta",
+        remedy="move the catalog away and `paramdelta reindex`",
+    )
+
+
+def _sketch(data: bytes | None, where: str) -> Sketch | None:
+    return None if data is None else Sketch.from_bytes(data, where)
+
+
+def match(release: Release, target: Target, catalog: Catalog | None = None) -> Match:
+    """One verdict. catalog: where the delta's own base is looked for, to tell near misses."""
+    summary = release.summary
+    same = summary.base_content_digest == target.content_digest
+    found = compare(
+        _read(summary.base_fingerprint),
+        _read(summary.post_fingerprint),
+        target.fingerprint,
+        same_content=same,
+    )
+    kind = Kind(found, same, summary.base_content_digest, 0, summary.sketch_table)
+    judge = Judge(target.asked)
+    if own := _sketch(summary.base_sketch, release.digest):
+        judge.compare_sketches(0, own)
+    if catalog is not None:
+        judge.learn(catalog, [kind])
+    judged = judge.judged(kind, summary.norm)
     return Match(
         ref=f"{release.name}@{release.version}",
         digest=release.digest,
         verdict=found.verdict,
-        problems=tuple(problems),
-        drift_ratio=drift,
+        problems=judged.problems,
+        drift_ratio=judged.drift,
         description=release.description,
         tags=release.tags,
     )
 
 
-def _drift(release: Release, target: Target) -> float | None:
-    summary = release.summary
-    if summary.base_content_digest == target.content_digest:
-        return 0.0
-    if target.sketch is None or summary.sketch is None or summary.base_sketch is None:
-        return None
-    where = release.digest
-    return drift_ratio(
-        Sketch.from_bytes(summary.base_sketch, where),
-        target.sketch,
-        Sketch.from_bytes(summary.sketch, where),
-    )
+def unread(target: Target) -> list[Problem]:
+    """What cannot be known of a base whose weights were not read."""
+    if target.content_digest is not None:
+        return []
+    return [
+        Problem(
+            "drift",
+            "unknown, as is whether this is the delta's own base: its weights were not read",
+            "note",
+            remedy=f"`paramdelta base add {target.ref}`",
+        )
+    ]
 
 
 def rank_deltas(
-    catalog: Catalog, ref: str, target: Target, tags: Mapping[str, str], min_verdict: str
+    catalog: Catalog,
+    ref: str,
+    target: Target,
+    tags: Mapping[str, str],
+    min_verdict: str,
+    limit: int | None = PAGE,
+    offset: int = 0,
 ) -> QueryResult:
-    """The latest release of every delta that fits *target*."""
+    """The latest release of every delta that fits *target*. limit: None for all."""
+    check_page(limit, offset)
     least = parse_verdict(min_verdict)
     wanted = None if least == "incompatible" else target.fingerprint.architecture_hash
-    matches: list[Match] = []
-    offset = 0
-    while True:
-        page = catalog.list_releases(
-            None, tags=tags, architecture_hash=wanted, limit=PAGE, offset=offset
+    alike: dict[tuple[str, int, int, int | None, str | None], list[DeltaEvidence]] = {}
+    for row in catalog.evidence.deltas(tags, wanted):
+        alike.setdefault(row[3:8], []).append(row)  # by all but what is the delta's own
+    read = _fingerprints(catalog, {i for _, base, post, _, _ in alike for i in (base, post)})
+    kept: list[tuple[Kind, list[DeltaEvidence]]] = []
+    for (content, base, post, sketch, table), rows in alike.items():
+        same = content == target.content_digest
+        found = compare(read[base], read[post], target.fingerprint, same_content=same)
+        kind = Kind(found, same, content, sketch, table)
+        if kind.fits(least):
+            kept.append((kind, rows))
+    page = page_of(catalog, kept, target.asked, limit, offset)
+    facts = catalog.evidence.facts([row.release for row, _, _ in page])
+    matches = []
+    for row, kind, judged in page:
+        matches.append(
+            Match(
+                ref=f"{row.name}@{row.version}",
+                digest=facts[row.release].digest,
+                verdict=kind.found.verdict,
+                problems=judged.problems,
+                drift_ratio=judged.drift,
+                description=facts[row.release].description,
+                tags=facts[row.release].tags,
+            )
         )
-        matches += [match(release, target) for release in page]
-        if len(page) < PAGE:
-            break
-        offset += PAGE
-    shown = _ranked(matches, least)
-    return QueryResult("base", ref, shown, catalog.count_deltas(tags) - len(shown))
+    fitting = sum(len(rows) for _, rows in kept)
+    hidden = catalog.count_deltas(tags) - fitting
+    return QueryResult("base", ref, tuple(matches), hidden, fitting, offset, tuple(unread(target)))
 
 
-def rank_bases(catalog: Catalog, release: Release, min_verdict: str) -> QueryResult:
-    """Every registered base that *release* fits."""
+class _Candidate(NamedTuple):
+    """A base for a delta."""
+
+    name: str
+    norm: float | None
+    content_digest: str
+
+
+def rank_bases(
+    catalog: Catalog,
+    release: Release,
+    min_verdict: str,
+    limit: int | None = PAGE,
+    offset: int = 0,
+) -> QueryResult:
+    """Every registered base that *release* fits. limit: None for all."""
+    check_page(limit, offset)
     least = parse_verdict(min_verdict)
-    bases = list(catalog.list_bases())
-    matches = [_as_base(match(release, _target(base)), base) for base in bases]
-    shown = _ranked(matches, least)
-    ref = f"{release.name}@{release.version}"
-    return QueryResult("delta", ref, shown, len(bases) - len(shown))
+    summary = release.summary
+    wanted = None if least == "incompatible" else summary.architecture_hash
+    rows = catalog.evidence.bases(wanted)
+    read = _fingerprints(catalog, {row.fingerprint for row in rows})
+    ours = _read(summary.base_fingerprint), _read(summary.post_fingerprint)
 
+    @cache
+    def verdict(target: int, same: bool) -> Comparison:
+        return compare(*ours, read[target], same_content=same)
 
-def _as_base(found: Match, base: Base) -> Match:
-    return Match(base.name, base.content_digest, found.verdict, found.problems, found.drift_ratio)
-
-
-def _ranked(matches: Iterable[Match], least: Verdict) -> tuple[Match, ...]:
-    """Best verdict first, then the smallest drift (unknown last), then by name."""
-    bound = VERDICTS.index(least)
-    kept = [m for m in matches if VERDICTS.index(_verdict(m)) <= bound]
-    return tuple(
-        sorted(
-            kept,
-            key=lambda m: (
-                VERDICTS.index(_verdict(m)),
-                m.drift_ratio is None,
-                m.drift_ratio or 0.0,
-                m.ref,
-            ),
+    kept: list[tuple[Kind, list[_Candidate]]] = []
+    for row in rows:
+        same = row.content_digest == summary.base_content_digest
+        kind = Kind(
+            verdict(row.fingerprint, same), same, row.content_digest, row.sketch, row.sketch_table
         )
-    )
+        if kind.fits(least):
+            kept.append((kind, [_Candidate(row.name, summary.norm, row.content_digest)]))
+    known = catalog.evidence.base_values([summary.base_content_digest])
+    own = _sketch(summary.base_sketch, release.digest)
+    asked = Asked(True, own, summary.sketch_table, known[0] if known else None)
+    page = page_of(catalog, kept, asked, limit, offset)
+    matches = [
+        Match(row.name, row.content_digest, kind.found.verdict, judged.problems, judged.drift)
+        for row, kind, judged in page
+    ]
+    ref = f"{release.name}@{release.version}"
+    hidden = catalog.evidence.count_bases() - len(kept)
+    return QueryResult("delta", ref, tuple(matches), hidden, len(kept), offset)
 
 
-def _verdict(found: Match) -> Verdict:
-    return parse_verdict(found.verdict)
+def _fingerprints(catalog: Catalog, ids: Iterable[int]) -> dict[int, Fingerprint]:
+    found = catalog.evidence.fingerprints(ids)
+    return {key: _read(content) for key, content in found.items()}
 
 
 def parse_verdict(text: str) -> Verdict:

@@ -1,7 +1,9 @@
 """What the catalog keeps, as frozen values. Times are UTC.
 
-Fingerprints and sketches are the large part of a base and of a release. Pages of many that were
-read without them hold ``{}`` and None in their places.
+Fingerprints, sketches, norms and value digests are the evidence that verdicts and drift come from,
+the large part of a base and of a release. Pages of many that were read without it hold ``{}`` and
+None in its places. Who makes a record has checked its fingerprints (``Fingerprint.from_json``), so
+that a query need not.
 """
 
 from __future__ import annotations
@@ -9,12 +11,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A registered checkpoint. Its weights are not copied: location says where they lie."""
+    """A registered checkpoint. Its weights are not copied: location says where they lie.
+
+    sketch_table: of the tensors that the sketch sums over (``paramdelta.sketch.table_digest``);
+    sketches of different tables cannot be compared. value_digests: by canonical tensor name. Both
+    are None where an older version registered the base.
+    """
 
     name: str
     location: str
@@ -29,11 +36,16 @@ class Base:
     fingerprint: Mapping[str, Any]
     sketch: bytes | None
     created_at: datetime
+    sketch_table: str | None = None
+    value_digests: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DeltaSummary:
-    """One row a manifest: what queries need without opening it."""
+    """One row a manifest: what queries need without opening it.
+
+    norm: ‖Δ‖₂ over all tensors. sketch_table: of base_sketch, as in ``Base``.
+    """
 
     digest: str
     architecture_hash: str
@@ -51,6 +63,53 @@ class DeltaSummary:
     post_fingerprint: Mapping[str, Any]
     sketch: bytes | None
     base_sketch: bytes | None
+    norm: float | None
+    sketch_table: str | None = None
+
+
+class DeltaEvidence(NamedTuple):
+    """The latest release of a delta, as little of it as ranking needs.
+
+    release and the ids of fingerprints and sketches are the catalog's own. A tuple: thousands are
+    made for a query.
+    """
+
+    release: int
+    name: str
+    version: int
+    base_content_digest: str
+    base_fingerprint: int
+    post_fingerprint: int
+    base_sketch: int | None
+    sketch_table: str | None
+    norm: float | None
+
+
+class BaseEvidence(NamedTuple):
+    """A base, as little of it as ranking needs; ids as in ``DeltaEvidence``."""
+
+    name: str
+    content_digest: str
+    fingerprint: int
+    sketch: int | None
+    sketch_table: str | None
+
+
+class BaseValues(NamedTuple):
+    """What tells whether another checkpoint is this base saved another way."""
+
+    name: str
+    content_digest: str
+    dtype: str
+    value_digests: Mapping[str, str]
+
+
+class ReleaseFacts(NamedTuple):
+    """What a page of matches shows of a release besides its verdict."""
+
+    digest: str
+    description: str
+    tags: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)

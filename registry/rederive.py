@@ -21,7 +21,8 @@ from registry.model_folder import hash_model, read_record, recorded_digest
 from registry.plan import Plan
 from registry.progress import Progress
 from registry.results import VerifyResult
-from registry.sources import Located, locate, locate_base
+from registry.sources import Located, locate, locate_base, open_again
+from registry.tensor_plan import Contribution
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ def _again(
         raise InvalidError(f"malformed recipe: {error}", where=folder) from error
     outcome = execute(
         plan,
-        Checkpoint.open(plan.base.location),
+        open_again(plan.base.location, plan.base.remote, registry.progress),
         registry.artifacts,
         _nowhere,
         threads=registry.threads,
@@ -107,7 +108,7 @@ def _plan_of(
         digest = parse_digest(part["digest"], folder)
         data = registry.artifacts.read_manifest(digest)
         manifest = Manifest.from_bytes(data, digest)
-        candidates.append(resolver.Candidate(str(part["ref"]), manifest, float(part["alpha"])))
+        candidates.append(Contribution(str(part["ref"]), manifest, float(part["alpha"])))
     options = resolver.Options(
         method=record["method"],
         options=record["options"],
@@ -115,6 +116,7 @@ def _plan_of(
         dtype=record["dtype"],
         device="cpu",
         keep_base_behaviour=bool(record["keep_base_behaviour"]),
+        align=resolver.parse_align(str(record["align"])),
     )
     located = locate(base, registry.catalog) if base else _base_of(registry, record, folder)
     return planning.make_plan(registry.catalog, registry.artifacts, located, candidates, options)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from paramdelta.digest import Digest
 from paramdelta.errors import ConflictError, NotFoundError, UsageError
+from paramdelta.problem import Problem
 from registry.catalog import Catalog
 from registry.config import Settings
 from registry.progress import NoProgress, Progress
@@ -24,16 +25,25 @@ from registry.results import (
     CheckResult,
     DoctorLine,
     EventView,
+    ExportedLora,
     Published,
     QueryResult,
     Reindexed,
     ReleaseDetail,
     ReleaseView,
     RestoredView,
-    Transferred,
+    TransferResult,
     VerifyResult,
 )
-from registry.sources import Located, base_name_of, locate, locate_base, location_of
+from registry.sources import (
+    HUB_SCHEME,
+    Located,
+    base_name_of,
+    locate,
+    locate_base,
+    location_of,
+    open_again,
+)
 
 # Numeric modules are imported where they are used: catalog commands must start in a blink.
 if TYPE_CHECKING:
@@ -84,33 +94,45 @@ class Registry:
 
     def add_base(self, ref: str, name: str | None = None) -> BaseView:
         """Registers a checkpoint; reads it once for its digests and sketch."""
-        from registry.bases import describe
+        from registry.publish import Side
 
         given = parse_name(name) if name is not None else None
         located = locate(ref, self.catalog)
-        base = describe(
-            given or base_name_of(located), location_of(located), located.revision,
-            located.open(), threads=self.settings.threads, progress=self.progress,
-        )  # fmt: skip
+        base = self._described(
+            given or base_name_of(located), located, Side.of(located.open(self.progress))
+        )
         return self._register(base, free=given is None)
+
+    def _described(self, name: str, located: Located, side: Side) -> Base:
+        """Reads every tensor."""
+        from registry.bases import describe
+
+        return describe(
+            name, location_of(located), located.revision, side,
+            threads=self.settings.threads, progress=self.progress,
+        )  # fmt: skip
 
     def _register(self, base: Base, *, free: bool) -> BaseView:
         """Adds *base*; with *free*, a name that other content holds gets a suffix."""
         same = self.catalog.find_base_by_content(base.content_digest)
         if free and same:
-            return BaseView(same[0], created=False)
-        before = {found.name for found in same}
+            first = dataclasses.replace(
+                base, name=same[0].name, location=same[0].location, revision=same[0].revision
+            )
+            return BaseView(self.catalog.add_base(first), False, _elsewhere(base, same[:1]))
+        known = [found for found in same if found.name == base.name]
+        others = _elsewhere(base, [found for found in same if found.name != base.name])
         try:
-            return BaseView(self.catalog.add_base(base), created=base.name not in before)
+            return BaseView(self.catalog.add_base(base), not known, others)
         except ConflictError:
             if not free:
                 raise
         suffix = base.content_digest.removeprefix("sha256:")[:8]
         renamed = dataclasses.replace(base, name=f"{base.name}-{suffix}")
-        return BaseView(self.catalog.add_base(renamed), created=True)
+        return BaseView(self.catalog.add_base(renamed), True, others)
 
     def bases(self, pattern: str | None = None) -> list[BaseView]:
-        return [BaseView(base) for base in self.catalog.list_bases(pattern)]
+        return [BaseView(base) for base in self.catalog.list_bases(pattern, evidence=False)]
 
     def base(self, name: str) -> BaseView:
         return BaseView(self.catalog.get_base(name))
@@ -127,8 +149,9 @@ class Registry:
         self,
         name: str,
         base: str,
-        post: str,
+        post: str | None = None,
         *,
+        lora: Path | None = None,
         description: str = "",
         license: str | None = None,
         tags: Mapping[str, str] | None = None,
@@ -136,7 +159,8 @@ class Registry:
     ) -> Published:
         """Extracts post − base, proves it lossless, stores and catalogues it.
 
-        The same content under the same name returns the release that is there.
+        lora: the folder of a PEFT adapter, in the place of a post. The same content under the same
+        name returns the release that is there.
         """
         from registry import publish
         from registry.releasing import release_delta
@@ -144,12 +168,23 @@ class Registry:
 
         started = time.monotonic()
         parse_name(name)
-        at_base, at_post = locate(base, self.catalog), locate(post, self.catalog)
-        sides = [publish.Side.of(at_base.open()), publish.Side.of(at_post.open())]
-        found = publish.extract_checkpoint(
-            self.artifacts, *sides, threads=self.settings.threads, progress=self.progress
-        )
-        registered = self._register_own_base(at_base, sides[0], found)
+        if (post is None) == (lora is None):
+            raise UsageError("give either a post-trained checkpoint or a LoRA adapter")
+        at_base = locate(base, self.catalog)
+        # headers first: a pair that does not match is refused before weights are fetched
+        side = publish.Side.of(at_base.headers(self.progress))
+        if lora is not None:
+            registered, found = self._extract_adapter(at_base, side, lora)
+        else:
+            at_post = locate(post or "", self.catalog)
+            found = publish.extract_checkpoint(
+                self.artifacts,
+                side,
+                publish.Side.of(at_post.headers(self.progress)),
+                threads=self.settings.threads,
+                progress=self.progress,
+            )
+            registered = self._register_own_base(at_base, side, found)
         release, created = release_delta(
             self.catalog,
             self.artifacts,
@@ -157,25 +192,57 @@ class Registry:
             found,
             author=author if author is not None else _user(),
             description=description,
-            license=license if license is not None else sides[1].license,
+            license=license if license is not None else found.manifest.post.license,
             tags=tags or {},
         )
         refresh_card(self.artifacts, base_models([registered.base]))
         seconds = time.monotonic() - started
         return Published(release, created, registered.base.name, seconds, found.problems)
 
+    def _extract_adapter(
+        self, located: Located, side: Side, folder: Path
+    ) -> tuple[BaseView, ExtractedDelta]:
+        """The base is read only where the catalog does not know it yet."""
+        from paramdelta.adapter import read_adapter
+        from paramdelta.architecture import is_tied
+        from paramdelta.sketch import Sketch
+        from registry.publish_adapter import KnownBase, extract_adapter
+
+        checkpoint = side.checkpoint
+        config = checkpoint.json_file("config.json") or {}
+        table = {name: (info.dtype, info.shape) for name, info in checkpoint.tensors.items()}
+        adapter = read_adapter(folder, checkpoint.tensors, tied=is_tied(config, table))
+        base = located.base or self.catalog.find_base_by_location(location_of(located))
+        if base is None or base.sketch is None:
+            name = base.name if base else base_name_of(located)
+            base = self._register(self._described(name, located, side), free=True).base
+        assert base.sketch is not None
+        known = KnownBase(Digest(base.content_digest), Sketch.from_bytes(base.sketch, base.name))
+        found = extract_adapter(
+            self.artifacts,
+            side,
+            known,
+            adapter,
+            threads=self.settings.threads,
+            progress=self.progress,
+        )
+        return BaseView(base), found
+
     def _register_own_base(self, located: Located, side: Side, found: ExtractedDelta) -> BaseView:
         """The base of a publish is registered from what the extraction has read anyway."""
         from registry.bases import describe_read
 
-        base = describe_read(
-            located.base.name if located.base else base_name_of(located),
-            location_of(located),
-            located.revision,
-            side,
-            found.manifest.base.content_digest,
-            found.base_sketch.to_bytes(),
-        )
+        name = located.base.name if located.base else base_name_of(located)
+        digest = found.manifest.base.content_digest
+        if found.base_values is not None:
+            base = describe_read(
+                name, location_of(located), located.revision, side, digest,
+                found.base_sketch.to_bytes(), found.base_values,
+            )  # fmt: skip
+        elif known := self.catalog.find_base_by_content(digest):
+            return BaseView(known[0])
+        else:  # the post lacks some of its tensors or rows
+            base = self._described(name, located, side)
         return self._register(base, free=True)
 
     # -- browsing -------------------------------------------------------------------------
@@ -204,7 +271,7 @@ class Registry:
             bases=tuple(base.name for base in own),
             tensors=tuple(fields_of(entry) for entry in manifest.tensors),
             files=tuple({"path": p, "size": n, "sha256": digest} for p, n, digest in files),
-            removed=tuple(entry.name for entry in manifest.removed),
+            removed=tuple(tensor.name for tensor in manifest.removed),
             left_out=manifest.left_out,
             licenses={"base": manifest.base.license, "post": manifest.post.license},
         )
@@ -215,32 +282,49 @@ class Registry:
     # -- what fits ------------------------------------------------------------------------
 
     def query_base(
-        self, ref: str, tags: Mapping[str, str] | None = None, min_verdict: str = "adaptable"
+        self,
+        ref: str,
+        tags: Mapping[str, str] | None = None,
+        min_verdict: str = "adaptable",
+        limit: int | None = 50,
+        offset: int = 0,
     ) -> QueryResult:
-        """Which deltas fit this base: ranked by verdict, then by drift ratio."""
+        """Which deltas fit this base: ranked by verdict, then by drift ratio.
+
+        limit: of the page that begins at offset; None for all.
+        """
         from registry import query
 
         target = query.target_of(locate(ref, self.catalog), self.catalog)
-        return query.rank_deltas(self.catalog, ref, target, tags or {}, min_verdict)
+        return query.rank_deltas(self.catalog, ref, target, tags or {}, min_verdict, limit, offset)
 
-    def query_delta(self, delta: str, min_verdict: str = "adaptable") -> QueryResult:
-        """Which registered bases this delta fits."""
+    def query_delta(
+        self,
+        delta: str,
+        min_verdict: str = "adaptable",
+        limit: int | None = 50,
+        offset: int = 0,
+    ) -> QueryResult:
+        """Which registered bases this delta fits; limit and offset as in ``query_base``."""
         from registry import query
 
         release = self._find(parse_delta(delta))
-        return query.rank_bases(self.catalog, release, min_verdict)
+        return query.rank_bases(self.catalog, release, min_verdict, limit, offset)
 
-    def check(self, delta: str, base: str) -> CheckResult:
+    def check(self, delta: str, base: str, align: str = "ids") -> CheckResult:
         """One verdict, with all its reasons: fingerprints and every tensor."""
-        from registry import query, resolver
+        from registry import query, tensor_plan
 
         release = self._find(parse_delta(delta))
         located = locate(base, self.catalog)
-        checkpoint = located.open()
+        checkpoint = located.headers(self.progress)
         target = query.target_of(located, self.catalog, checkpoint)
-        match = query.match(release, target)
+        match = query.match(release, target, self.catalog)
         manifest = self._manifest(release.digest)
-        problems = [*match.problems, *resolver.check_tensors(manifest, checkpoint.tensors)]
+        config = checkpoint.json_file("config.json") or {}
+        tensors = tensor_plan.BaseTensors.of(checkpoint.tensors, config, checkpoint.path)
+        problems = [*match.problems, *located.notes, *query.unread(target)]
+        problems += tensor_plan.check_tensors(manifest, tensors)
         verdict = match.verdict
         if any(problem.severity == "error" for problem in problems):
             verdict = "incompatible"
@@ -262,9 +346,11 @@ class Registry:
         max_shard_size: int | None = None,
         device: str = "auto",
         keep_base_behaviour: bool = False,
+        align: str = "ids",
     ) -> Plan:
         """What ``apply`` would do. IncompatibleError with all problems where it may not."""
         from registry import planning, resolver
+        from registry.tensor_plan import Contribution
 
         refs = [parse_delta(text) for text in deltas]
         if not refs:
@@ -273,7 +359,7 @@ class Registry:
         for ref in refs:
             release = self._find(ref)
             manifest = self._manifest(release.digest)
-            candidates.append(resolver.Candidate(_ref_of(release), manifest, ref.alpha))
+            candidates.append(Contribution(_ref_of(release), manifest, ref.alpha))
         chosen = resolver.Options(
             method=method,
             options=options,
@@ -282,6 +368,7 @@ class Registry:
             device=planning.choose_device(device),
             max_shard_size=max_shard_size,
             keep_base_behaviour=keep_base_behaviour,
+            align=resolver.parse_align(align),
         )
         located = locate(base, self.catalog)
         return planning.make_plan(self.catalog, self.artifacts, located, candidates, chosen)
@@ -291,7 +378,6 @@ class Registry:
 
         CorruptError if a registered base is not what it was when it was registered.
         """
-        from paramdelta.checkpoint import Checkpoint
         from registry import planning
         from registry.model_folder import write_model
 
@@ -300,7 +386,7 @@ class Registry:
         planning.check_out(out, [plan.base.location, *self._own_folders()], force)
         outcome = write_model(
             plan,
-            Checkpoint.open(plan.base.location),
+            open_again(plan.base.location, plan.base.remote, self.progress),
             self.artifacts,
             out,
             force=force,
@@ -318,24 +404,55 @@ class Registry:
     ) -> RestoredView:
         """The post checkpoint of a release, bit for bit, from its own base."""
         from registry import planning
-        from registry.restore import restore_checkpoint
+        from registry.restore import needs_base, restore_checkpoint
 
         started = time.monotonic()
         release = self._find(parse_delta(delta))
         manifest = self._manifest(release.digest)
-        located = locate(base, self.catalog) if base else self._own_base(manifest, release)
         out = Path(os.path.abspath(out))
-        planning.check_out(out, [located.path, *self._own_folders()], force)
+        kept, checkpoint = [], None
+        if needs_base(manifest):
+            located = locate(base, self.catalog) if base else self._own_base(manifest, release)
+            # of a hub repository the weights are fetched once the tables agree
+            kept, checkpoint = [located.path], located.headers(self.progress)
+        planning.check_out(out, [*kept, *self._own_folders()], force)
         found = restore_checkpoint(
             self.artifacts,
             manifest,
-            located.open(),
+            checkpoint,
             out,
             force=force,
             threads=self.settings.threads,
             progress=self.progress,
         )
         return RestoredView(_ref_of(release), str(out), found.files, time.monotonic() - started)
+
+    def export_lora(self, delta: str, out: Path, rank: int, *, force: bool = False) -> ExportedLora:
+        """A delta as a PEFT adapter of *rank*, by truncated SVD, with its measured error."""
+        from registry import planning
+        from registry.export_lora import export_adapter
+
+        started = time.monotonic()
+        release = self._find(parse_delta(delta))
+        manifest = self._manifest(release.digest)
+        out = Path(os.path.abspath(out))
+        planning.check_out(out, self._own_folders(), force)
+        own = self.catalog.find_base_by_content(manifest.base.content_digest)
+        found = export_adapter(
+            self.artifacts,
+            manifest,
+            out,
+            rank,
+            base_model=own[0].name if own else None,
+            force=force,
+            threads=self.settings.threads,
+            progress=self.progress,
+        )
+        seconds = time.monotonic() - started
+        return ExportedLora(
+            _ref_of(release), str(out), rank, found.error,
+            tuple((t.name, t.rank, t.error) for t in found.tensors), found.problems, seconds,
+        )  # fmt: skip
 
     def _own_base(self, manifest: Manifest, release: Release) -> Located:
         """The first registered base with the content that the delta was taken from."""
@@ -347,7 +464,8 @@ class Registry:
                 remedy="give it with --base, or register it with `paramdelta base add`",
             )
         missing: NotFoundError | None = None
-        for base in found:
+        # a folder before the hub: it needs no network
+        for base in sorted(found, key=lambda base: base.location.startswith(HUB_SCHEME)):
             try:
                 return locate_base(base)
             except NotFoundError as error:
@@ -384,7 +502,7 @@ class Registry:
 
     # -- other stores ---------------------------------------------------------------------
 
-    def push(self, deltas: Sequence[str], to: str) -> Transferred:
+    def push(self, deltas: Sequence[str], to: str) -> TransferResult:
         """Copies releases into the store at *to*, skipping what is there."""
         from registry import transfer
 
@@ -392,7 +510,7 @@ class Registry:
         there = _other_store(to)
         return transfer.push(self.catalog, self.artifacts, there, releases, self.progress)
 
-    def pull(self, deltas: Sequence[str], origin: str) -> Transferred:
+    def pull(self, deltas: Sequence[str], origin: str) -> TransferResult:
         """Copies releases from the store at *origin* and catalogues them under the same names."""
         from registry import transfer
 
@@ -483,6 +601,15 @@ def _without_alpha(text: str) -> DeltaRef:
     if ref.alpha != 1.0:
         raise UsageError(f"a coefficient means nothing here: {text[:200]!r}")
     return ref
+
+
+def _elsewhere(base: Base, others: Sequence[Base]) -> tuple[Problem, ...]:
+    """Of bases that are the same as *base*, but not the same folder."""
+    named = ", ".join(other.name for other in others if other.location != base.location)
+    if not named:
+        return ()
+    reason = f"the same content as base {named}: its tensors, in other files or another folder"
+    return (Problem("content", reason, "note"),)
 
 
 def _alias(text: str) -> tuple[str, str]:

@@ -6,13 +6,16 @@ row is healed by the next publish, which finds and adopts it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from paramdelta.digest import Digest
-from paramdelta.errors import CorruptError
+from paramdelta.errors import CorruptError, InvalidError
+from paramdelta.fingerprint import Fingerprint
 from paramdelta.manifest import Manifest
-from paramdelta.sketch import BYTES, Sketch
+from paramdelta.naming import canonical_name
+from paramdelta.sketch import BYTES, Sketch, table_digest
 from registry.artifacts import Artifacts
 from registry.catalog import Catalog, SealedRelease
 from registry.publish import ExtractedDelta
@@ -118,7 +121,20 @@ def seal_of(artifacts: Artifacts, record: ReleaseRecord) -> SealedRelease:
 def summarize(
     manifest: Manifest, digest: Digest, delta_sketch: Sketch, base_sketch: Sketch
 ) -> DeltaSummary:
-    """What the catalog keeps of a manifest."""
+    """What the catalog keeps of a manifest. InvalidError where its fingerprints are none.
+
+    Here they are checked, whether the manifest was just made or came from a store, and queries rely
+    on it.
+    """
+    for side in (manifest.base, manifest.post):
+        found = Fingerprint.from_json(side.fingerprint, digest)
+        if (found.architecture_hash, found.tokenizer_hash) != (
+            side.architecture_hash,
+            side.tokenizer_hash,
+        ):
+            raise InvalidError("a fingerprint has other hashes than its source", where=digest)
+    if not math.isfinite(manifest.norm):
+        raise InvalidError("the tensors' norms add up to no finite number", where=digest)
     return DeltaSummary(
         digest=digest,
         architecture_hash=manifest.base.architecture_hash,
@@ -136,4 +152,16 @@ def summarize(
         post_fingerprint=manifest.post.fingerprint,
         sketch=delta_sketch.to_bytes(),
         base_sketch=base_sketch.to_bytes(),
+        norm=manifest.norm,
+        sketch_table=_sketch_table(manifest),
     )
+
+
+def _sketch_table(manifest: Manifest) -> str | None:
+    """Of the base's sketch, which sums over the tensors that have a delta.
+
+    An adapter brings the sketch of its whole base, whose tensors its manifest does not list.
+    """
+    if manifest.post.kind == "adapter":
+        return None
+    return table_digest(canonical_name(t.name) for t in manifest.tensors if t.kind == "delta")

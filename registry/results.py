@@ -20,8 +20,11 @@ def _problems(problems: tuple[Problem, ...]) -> list[dict[str, str]]:
 
 @dataclass(frozen=True, slots=True)
 class BaseView:
+    """problems: what is to be said of a base that was just added."""
+
     base: Base
     created: bool = False
+    problems: tuple[Problem, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         base = self.base
@@ -164,7 +167,8 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class QueryResult:
-    """results: ranked, best first. hidden: how many lie under the asked verdict.
+    """results: ranked, best first, from the place *offset* on. fitting: how many there are in all.
+    hidden: how many lie under the asked verdict. problems: about what was asked, not one match.
 
     subject is ``base`` or ``delta``: what was asked about.
     """
@@ -173,12 +177,18 @@ class QueryResult:
     ref: str
     results: tuple[Match, ...]
     hidden: int
+    fitting: int
+    offset: int = 0
+    problems: tuple[Problem, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
             self.subject: self.ref,
             "results": [match.to_json() for match in self.results],
             "hidden": self.hidden,
+            "fitting": self.fitting,
+            "offset": self.offset,
+            "problems": _problems(self.problems),
         }
 
 
@@ -290,7 +300,7 @@ class MovedRelease:
 
 
 @dataclass(frozen=True, slots=True)
-class Transferred:
+class TransferResult:
     """verb: ``pushed`` or ``pulled``. store: the other store's address. nbytes: of blobs sent."""
 
     verb: Literal["pushed", "pulled"]
@@ -329,4 +339,29 @@ class DoctorLine:
             "status": self.status,
             "detail": self.detail,
             "remedy": self.remedy,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedLora:
+    """error: ‖Δ − B·A‖ / ‖Δ‖ of the whole delta. tensors: (name, rank, its error)."""
+
+    ref: str
+    out: str
+    rank: int
+    error: float
+    tensors: tuple[tuple[str, int, float], ...]
+    problems: tuple[Problem, ...]
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        rows = [{"name": n, "rank": rank, "error": error} for n, rank, error in self.tensors]
+        return {
+            "ref": self.ref,
+            "out": self.out,
+            "rank": self.rank,
+            "error": self.error,
+            "tensors": rows,
+            "problems": _problems(self.problems),
+            "seconds": self.seconds,
         }

@@ -1,37 +1,68 @@
-"""Checkpoint references: a folder, a registered base's name, or ``hf://org/name[@revision]``."""
+"""Checkpoint references: a folder, a registered base's name, or ``hf://org/name[@revision]``.
+
+To locate one reads no weights; what is needed of them is read when it is opened.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paramdelta.errors import NotFoundError, UsageError
+from paramdelta.problem import Problem
+from registry import hub
 from registry.catalog import Catalog
+from registry.progress import NoProgress, Progress
 from registry.records import Base
 
 if TYPE_CHECKING:
     from paramdelta.checkpoint import Checkpoint
 
-HUB_SCHEME = "hf://"
-_HUB_REF = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+HUB_SCHEME = hub.SCHEME
+_SILENT = NoProgress()
 
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """A reference that was found. base: its catalog row where it is a registered name."""
+    """A reference that was found. base: its catalog row where it is a registered name.
+
+    path: the folder of its files. hub: the repository whose files come to that folder when they
+    are asked for, None for a folder of the user's own.
+    """
 
     ref: str
     path: Path
     revision: str | None
     base: Base | None
+    hub: hub.Repository | None = None
 
-    def open(self) -> Checkpoint:
+    @property
+    def notes(self) -> tuple[Problem, ...]:
+        """What is to be said of how it was found."""
+        return (self.hub.note,) if self.hub and self.hub.note else ()
+
+    def headers(self, progress: Progress = _SILENT) -> Checkpoint:
+        """For everything but the weights: of a hub repository these are not downloaded."""
         from paramdelta.checkpoint import Checkpoint  # numpy is not for catalog commands
 
-        return Checkpoint.open(self.path)
+        if self.hub is None:
+            return Checkpoint.open(self.path)
+        from registry.hub_checkpoint import open_headers
+
+        return open_headers(self.hub, progress)
+
+    def open(self, progress: Progress = _SILENT) -> Checkpoint:
+        """With the weights; those of a hub repository are in the local cache afterwards."""
+        from paramdelta.checkpoint import Checkpoint
+
+        if self.hub is None:
+            return Checkpoint.open(self.path)
+        from registry.hub_checkpoint import open_whole
+
+        return open_whole(self.hub, progress)
 
 
 def locate(ref: str, catalog: Catalog) -> Located:
@@ -61,8 +92,7 @@ def locate(ref: str, catalog: Catalog) -> Located:
 def locate_base(base: Base) -> Located:
     """Where a registered base lies now. NotFoundError if its folder is gone."""
     if base.location.startswith(HUB_SCHEME):
-        found = _hub(base.location)
-        return Located(base.name, found.path, found.revision, base)
+        return replace(_hub(base.location), ref=base.name, base=base)
     path = Path(base.location)
     if not path.is_dir():
         raise NotFoundError(
@@ -73,19 +103,19 @@ def locate_base(base: Base) -> Located:
     return Located(base.name, path, base.revision, base)
 
 
-def _hub(ref: str) -> Located:
-    from registry.hub_snapshot import download  # huggingface_hub takes half a second to import
+def open_again(path: Path, remote: hub.Repository | None, progress: Progress) -> Checkpoint:
+    """What was located before, now with its weights."""
+    return Located("", path, None, None, remote).open(progress)
 
-    match = _HUB_REF.fullmatch(ref)
-    if not match:
-        raise UsageError(f"malformed hub reference {ref!r}", remedy="write hf://org/name@revision")
-    path, revision = download(match[1], match[2])
-    return Located(f"{HUB_SCHEME}{match[1]}@{revision}", path, revision, None)
+
+def _hub(ref: str) -> Located:
+    found = hub.resolve(ref)
+    return Located(found.ref, found.folder, found.commit, None, found)
 
 
 def location_of(located: Located) -> str:
     """What the catalog keeps of it: a pinned hub reference, or an absolute path."""
-    return located.ref if located.ref.startswith(HUB_SCHEME) else str(located.path)
+    return located.hub.ref if located.hub else str(located.path)
 
 
 def base_name_of(located: Located) -> str:

@@ -26,8 +26,10 @@ from registry.catalog.checks import (
     given,
 )
 from registry.catalog.engine import open_engine, reading, writing
+from registry.catalog.evidence import WHOLE_BASE, base_row, complete
 from registry.catalog.failures import safe_url
-from registry.catalog.rows import base_of, base_row, event_of, release_of, score_of, score_row
+from registry.catalog.light import Evidence
+from registry.catalog.rows import base_of, event_of, release_of, score_of, score_row
 from registry.catalog.schema import (
     AliasRow,
     BaseRow,
@@ -84,18 +86,25 @@ class Catalog:
             raise UsageError("only SQLite is copied", remedy="use pg_dump on PostgreSQL")
         return path
 
+    @cached_property
+    def evidence(self) -> Evidence:
+        """For ranking thousands."""
+        return Evidence(self._engine)
+
     # -- bases ----------------------------------------------------------------------------
 
     def add_base(self, base: Base, actor: str = "") -> Base:
         """The stored base. The same name with the same content moves to the new location;
-        with other content it is a ConflictError."""
+        with other content it is a ConflictError.
+
+        Not checked here: that the fingerprint is one (see ``Base``)."""
         check_base(base)
         content = {"content": base.content_digest}
 
         def work(session: Session) -> Base:
             row = statements.find_base(session, base.name, lock=True)
             if row is None:
-                session.add(base_row(base))
+                session.add(base_row(session, base))
                 statements.log(session, actor, "add base", base.name, content)
                 return base
             if row.content_digest != base.content_digest:
@@ -107,6 +116,8 @@ class Catalog:
             if row.location != base.location:
                 row.location, row.revision = base.location, base.revision
                 statements.log(session, actor, "move base", base.name, content)
+            if row.value_digests is None and base.value_digests is not None:
+                complete(session, row, base)  # an older version kept less
             return base_of(row)
 
         return writing(self._engine, work)
@@ -120,7 +131,7 @@ class Catalog:
         """The oldest first."""
         wanted = asked(BaseRow.content_digest, digest)
         statement = select(BaseRow).where(BaseRow.content_digest == wanted).order_by(BaseRow.id)
-        statement = statement.options(statements.WHOLE_BASE)
+        statement = statement.options(*WHOLE_BASE)
         with reading(self._engine) as session:
             return [base_of(row) for row in session.scalars(statement)]
 
@@ -128,7 +139,7 @@ class Catalog:
         """The oldest one there. None if there is none."""
         wanted = asked(BaseRow.location, location)
         statement = select(BaseRow).where(BaseRow.location == wanted).order_by(BaseRow.id)
-        statement = statement.options(statements.WHOLE_BASE)
+        statement = statement.options(*WHOLE_BASE)
         with reading(self._engine) as session:
             row = session.scalars(statement.limit(1)).first()
             return base_of(row) if row else None
@@ -143,11 +154,11 @@ class Catalog:
     ) -> list[Base]:
         """Sorted by name. pattern: a glob of ``*`` and ``?``, case counts.
 
-        evidence: with fingerprints and sketches; a page to look at does without.
+        evidence: with fingerprints, sketches and value digests; a page to look at does without.
         """
         statement = select(BaseRow)
         if evidence:
-            statement = statement.options(statements.WHOLE_BASE)
+            statement = statement.options(*WHOLE_BASE)
         statement = statements.page(
             statement, BaseRow.name, pattern, limit, offset, self._engine.dialect.name
         )
@@ -301,7 +312,9 @@ class Catalog:
 
     def count_deltas(self, tags: Mapping[str, str] | None = None) -> int:
         """How many deltas have a release that is not yanked."""
-        statement = statements.latest(tags or {}, None).with_only_columns(func.count(DeltaRow.id))
+        statement = select(func.count(DeltaRow.latest_id))
+        if tags:
+            statement = statements.latest(tags, None).with_only_columns(func.count(DeltaRow.id))
         with reading(self._engine) as session:
             return session.scalar(statement) or 0
 

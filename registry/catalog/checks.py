@@ -17,6 +17,9 @@ from sqlalchemy.orm import InstrumentedAttribute
 from paramdelta.errors import InvalidError, UsageError
 from paramdelta.problem import Problem
 from registry.catalog.rows import (
+    evidence_of_base,
+    evidence_of_summary,
+    packed,
     values_of_base,
     values_of_release,
     values_of_score,
@@ -25,9 +28,11 @@ from registry.catalog.rows import (
 from registry.catalog.schema import (
     BaseRow,
     DeltaRow,
+    FingerprintRow,
     ManifestRow,
     ReleaseRow,
     ScoreRow,
+    SketchRow,
     Table,
     TagRow,
     UtcTime,
@@ -35,15 +40,17 @@ from registry.catalog.schema import (
 from registry.records import Base, Score, SealedRelease
 
 MAX_TEXT_BYTES = 1 << 20  # where the column has no width; a release record is not larger either
-MAX_JSON_BYTES = 16 << 20  # a fingerprint
-MAX_BINARY_BYTES = 1 << 20  # a sketch
+MAX_JSON_BYTES = 64 << 20  # a fingerprint, or the value digests of a base before packing
+MAX_BINARY_BYTES = 16 << 20  # packed value digests; 200,000 tensors of long names
+MAX_SKETCH_BYTES = 1 << 20
 
 Value = TypeVar("Value")
 
 
 def check_base(base: Base) -> None:
     """InvalidError naming every field that the catalog cannot keep."""
-    _refuse(_problems(BaseRow, values_of_base(base)), base.name)
+    problems = _problems(BaseRow, values_of_base(base))
+    _refuse(problems + _evidence_problems(evidence_of_base(base)), base.name)
 
 
 def check_release(name: str, found: SealedRelease) -> None:
@@ -52,6 +59,7 @@ def check_release(name: str, found: SealedRelease) -> None:
         *_problems(DeltaRow, {"name": name}),
         *_problems(ReleaseRow, values_of_release(found)),
         *_problems(ManifestRow, values_of_summary(found.summary)),
+        *_evidence_problems(evidence_of_summary(found.summary)),
         *_tag_problems(found.tags),
     ]
     _refuse(problems, name)
@@ -127,6 +135,32 @@ def _problems(table: type[Table], values: Mapping[str, Any]) -> list[Problem]:
     return found
 
 
+def _evidence_problems(evidence: Mapping[str, Any]) -> list[Problem]:
+    """Fingerprints, sketches, norm and value digests, by their fields' names."""
+    found = []
+    for name, value in evidence.items():
+        if name.endswith("fingerprint"):
+            kind = FingerprintRow.__table__.c.content.type
+            reason = "is missing" if value is None else _reason(kind, value)
+        elif value is None:
+            reason = ""
+        elif name.endswith("sketch"):
+            reason = _binary(SketchRow.__table__.c.content.type, value, MAX_SKETCH_BYTES)
+        elif name == "value_digests":
+            reason = _value_digests(value)
+        else:
+            reason = _reason(ManifestRow.__table__.c[name].type, value)
+        if reason:
+            found.append(Problem(name, reason))
+    return found
+
+
+def _value_digests(value: object) -> str:
+    if not isinstance(value, Mapping) or _json(None, dict(value)):
+        return "is no table of digests"
+    return _binary(None, packed(value))
+
+
 def _reason(kind: Any, value: object) -> str:
     """Why a column of this type cannot keep *value*; empty if it can."""
     return next(check(kind, value) for of, check in _CHECKS if isinstance(kind, of))
@@ -173,10 +207,10 @@ def _boolean(kind: Any, value: object) -> str:
     return "" if isinstance(value, bool) else "is neither true nor false"
 
 
-def _binary(kind: Any, value: object) -> str:
+def _binary(kind: Any, value: object, limit: int = MAX_BINARY_BYTES) -> str:
     if not isinstance(value, bytes):
         return "is not bytes"
-    return f"is longer than {MAX_BINARY_BYTES:,} bytes" if len(value) > MAX_BINARY_BYTES else ""
+    return f"is longer than {limit:,} bytes" if len(value) > limit else ""
 
 
 def _time(kind: Any, value: object) -> str:
@@ -187,7 +221,7 @@ def _time(kind: Any, value: object) -> str:
 
 def _json(kind: Any, value: object) -> str:
     try:
-        size = len(json.dumps(value, allow_nan=False))
+        size = len(json.dumps(value, allow_nan=False, sort_keys=True))
     except (TypeError, ValueError, RecursionError):
         return "is not JSON"
     return f"is longer than {MAX_JSON_BYTES:,} bytes of JSON" if size > MAX_JSON_BYTES else ""

@@ -5,20 +5,22 @@ A catalog that is up to date is only read, and Alembic is not even imported.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Engine, inspect, text
 
-from paramdelta.errors import ConflictError, UsageError
+from paramdelta.errors import ConflictError, StorageError, UsageError
 from registry.catalog.engine import BARE, READS
 from registry.catalog.failures import once, retrying, safe_url
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0001"  # the newest file in migrations/versions; a test compares
+HEAD = "0002"  # the newest file in migrations/versions; a test compares
 _LOCK = 0x70617264656C74  # of PostgreSQL's advisory locks: ours
 
 
@@ -57,7 +59,8 @@ def _upgrade(engine: Engine, head: str, scripts: Path | None) -> None:
     from alembic import command
 
     config = _config(scripts)
-    with engine.begin() as connection:  # on SQLite: others read on, but nobody else writes
+    # on SQLite: others read on, but nobody else writes
+    with engine.connect() as connection, _rebuilding(connection), connection.begin():
         if engine.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         found = _revision(connection)
@@ -68,6 +71,35 @@ def _upgrade(engine: Engine, head: str, scripts: Path | None) -> None:
             backup(engine)
         config.attributes["connection"] = connection
         command.upgrade(config, head)
+        _check_references(connection, safe_url(engine))
+
+
+@contextmanager
+def _rebuilding(connection: Connection) -> Iterator[None]:
+    """SQLite changes a table by building another in its place; rows that refer to it must not
+    notice (https://sqlite.org/lang_altertable.html, section 7). Not possible inside a transaction.
+    """
+    driver = connection.connection.dbapi_connection
+    if connection.dialect.name != "sqlite" or driver is None:
+        yield
+        return
+    driver.execute("PRAGMA foreign_keys=OFF")
+    try:
+        yield
+    finally:
+        driver.execute("PRAGMA foreign_keys=ON")
+
+
+def _check_references(connection: Connection, where: str) -> None:
+    if connection.dialect.name != "sqlite":
+        return
+    lost = connection.execute(text("PRAGMA foreign_key_check")).all()
+    if lost:
+        raise StorageError(
+            f"the upgrade would lose what {len(lost)} rows refer to; nothing was changed",
+            where=where,
+            remedy="move the catalog away and `paramdelta reindex`",
+        )
 
 
 def _check_known(config: Config, revision: str, where: str) -> None:

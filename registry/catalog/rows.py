@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import zlib
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -11,48 +14,89 @@ from registry.catalog.schema import (
     ManifestRow,
     ReleaseRow,
     ScoreRow,
+    SketchRow,
     TagRow,
 )
 from registry.records import Base, DeltaSummary, Event, Release, Score, SealedRelease
 
-_BASE = [field.name for field in fields(Base)]
-_SUMMARY = [field.name for field in fields(DeltaSummary)]
+MAX_UNPACKED_BYTES = 256 << 20  # of the value digests of a base: 200,000 tensors of long names
+# what lies in other tables than the row, or is packed in it
+_BASE_EVIDENCE = ("fingerprint", "sketch", "sketch_table", "value_digests")
+_EVIDENCE = (
+    "base_fingerprint", "post_fingerprint", "sketch", "base_sketch", "norm", "sketch_table",
+)  # fmt: skip
+_BASE = [field.name for field in fields(Base) if field.name not in _BASE_EVIDENCE]
+_SUMMARY = [field.name for field in fields(DeltaSummary) if field.name not in _EVIDENCE]
 _SCORE = [field.name for field in fields(Score)]
-# in the place of evidence that was not loaded
-_NO_BASE_EVIDENCE: dict[str, Any] = {"fingerprint": {}, "sketch": None}
-_NO_EVIDENCE: dict[str, Any] = {
-    "base_fingerprint": {},
-    "post_fingerprint": {},
-    "sketch": None,
-    "base_sketch": None,
-}
 
 
 def base_of(row: BaseRow, evidence: bool = True) -> Base:
-    """evidence: with fingerprint and sketch, which the row then must have loaded."""
-    left_out = {} if evidence else _NO_BASE_EVIDENCE
-    return Base(**{n: left_out[n] if n in left_out else getattr(row, n) for n in _BASE})
-
-
-def base_row(base: Base) -> BaseRow:
-    return BaseRow(**values_of_base(base))
+    """evidence: with what the row then must have loaded."""
+    found = {name: getattr(row, name) for name in _BASE}
+    if not evidence:
+        return Base(**found, fingerprint={}, sketch=None)
+    return Base(
+        **found,
+        fingerprint=row.fingerprint.content,
+        sketch=_content(row.sketch),
+        sketch_table=row.sketch_table,
+        value_digests=None if row.value_digests is None else unpacked(row.value_digests),
+    )
 
 
 def values_of_base(base: Base) -> dict[str, Any]:
+    """Without evidence."""
     return {name: getattr(base, name) for name in _BASE}
 
 
+def evidence_of_base(base: Base) -> dict[str, Any]:
+    return {name: getattr(base, name) for name in _BASE_EVIDENCE}
+
+
 def summary_of(row: ManifestRow, evidence: bool = True) -> DeltaSummary:
-    left_out = {} if evidence else _NO_EVIDENCE
-    return DeltaSummary(**{n: left_out[n] if n in left_out else getattr(row, n) for n in _SUMMARY})
-
-
-def manifest_row(summary: DeltaSummary) -> ManifestRow:
-    return ManifestRow(**values_of_summary(summary))
+    found = {name: getattr(row, name) for name in _SUMMARY}
+    if not evidence:
+        return DeltaSummary(
+            **found,
+            base_fingerprint={},
+            post_fingerprint={},
+            sketch=None,
+            base_sketch=None,
+            norm=None,
+        )
+    return DeltaSummary(
+        **found,
+        base_fingerprint=row.base_fingerprint.content,
+        post_fingerprint=row.post_fingerprint.content,
+        sketch=_content(row.sketch),
+        base_sketch=_content(row.base_sketch),
+        norm=row.norm,
+        sketch_table=row.sketch_table,
+    )
 
 
 def values_of_summary(summary: DeltaSummary) -> dict[str, Any]:
+    """Without evidence."""
     return {name: getattr(summary, name) for name in _SUMMARY}
+
+
+def evidence_of_summary(summary: DeltaSummary) -> dict[str, Any]:
+    return {name: getattr(summary, name) for name in _EVIDENCE}
+
+
+def _content(row: SketchRow | None) -> bytes | None:
+    return None if row is None else row.content
+
+
+def packed(value_digests: Mapping[str, str]) -> bytes:
+    """A tenth of the JSON: a model of 100,000 tensors takes about a megabyte."""
+    text = json.dumps(dict(value_digests), sort_keys=True, separators=(",", ":"))
+    return zlib.compress(text.encode())
+
+
+def unpacked(data: bytes) -> Mapping[str, str]:
+    found: dict[str, str] = json.loads(zlib.decompressobj().decompress(data, MAX_UNPACKED_BYTES))
+    return found
 
 
 def release_of(row: ReleaseRow, evidence: bool = True) -> Release:

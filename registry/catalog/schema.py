@@ -3,8 +3,12 @@
 releases are immutable but for ``yanked``. deltas.last_version is the counter that allots versions;
 deltas.latest_id points to the highest release that is not yanked, so that listing needs no search.
 Widths are bytes of UTF-8 (``checks`` holds values to them); what an index holds stays below the
-2,704 bytes that PostgreSQL allows. What is large and seldom wanted, ``EVIDENCE``, is only loaded
-when a statement asks for it.
+2,704 bytes that PostgreSQL allows.
+
+What verdicts and drift come from, the evidence, is large and the same for many: fingerprints and
+sketches lie in tables of their own, each once under its digest, so that a query of thousands of
+deltas reads a few dozen of them. It is only loaded when a statement asks for it. A row of theirs
+that nothing refers to any more stays: it is small, and needed again when its base comes back.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 from sqlalchemy.engine import Dialect
-from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 NAMING = {
     "ix": "ix_%(column_0_N_label)s",
@@ -43,7 +47,7 @@ TAG_KEY = String(100).with_variant(String(100, collation="C"), "postgresql")
 TAG_VALUE = String(1000)
 LOCATION = String(2000)
 DIGEST = String(71)  # sha256: and 64 hex digits
-EVIDENCE = "evidence"  # the group of fingerprints and sketches
+SHORT_DIGEST = String(16)  # hex digits, where nothing hostile is to be gained by a collision
 # SQLite numbers rows itself only in a column declared INTEGER
 ROW_ID = BigInteger().with_variant(Integer(), "sqlite")
 
@@ -67,9 +71,10 @@ class Table(DeclarativeBase):
     metadata = MetaData(naming_convention=NAMING)
 
 
-def _evidence(kind: Any) -> MappedColumn[Any]:
-    """Touched without having been asked for, it is an error: not a query a row."""
-    return mapped_column(kind, deferred=True, deferred_group=EVIDENCE, deferred_raiseload=True)
+def _evidence(column: str) -> Any:
+    """The row that *column* refers to. Touched without having been asked for, it is an error: not a
+    query a row."""
+    return relationship(foreign_keys=column, lazy="raise")
 
 
 class MetaRow(Table):
@@ -81,7 +86,29 @@ class MetaRow(Table):
     created_at: Mapped[datetime] = mapped_column(UtcTime)
 
 
+class FingerprintRow(Table):
+    """digest: of the canonical JSON of content. Who writes one has checked its shape before."""
+
+    __tablename__ = "fingerprints"
+
+    id: Mapped[int] = mapped_column(ROW_ID, primary_key=True)
+    digest: Mapped[str] = mapped_column(DIGEST, unique=True)
+    content: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class SketchRow(Table):
+    """digest: of content."""
+
+    __tablename__ = "sketches"
+
+    id: Mapped[int] = mapped_column(ROW_ID, primary_key=True)
+    digest: Mapped[str] = mapped_column(DIGEST, unique=True)
+    content: Mapped[bytes] = mapped_column(LargeBinary)
+
+
 class BaseRow(Table):
+    """value_digests: packed by ``rows``, None in rows of older versions."""
+
     __tablename__ = "bases"
 
     id: Mapped[int] = mapped_column(ROW_ID, primary_key=True)
@@ -96,8 +123,15 @@ class BaseRow(Table):
     dtype: Mapped[str] = mapped_column(String(16))
     license: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(UtcTime)
-    fingerprint: Mapped[dict[str, Any]] = _evidence(JSON)
-    sketch: Mapped[bytes | None] = _evidence(LargeBinary)
+    fingerprint_id: Mapped[int] = mapped_column(ForeignKey("fingerprints.id"))
+    sketch_id: Mapped[int | None] = mapped_column(ForeignKey("sketches.id"))
+    sketch_table: Mapped[str | None] = mapped_column(SHORT_DIGEST)
+    value_digests: Mapped[bytes | None] = mapped_column(
+        LargeBinary, deferred=True, deferred_raiseload=True
+    )
+
+    fingerprint: Mapped[FingerprintRow] = _evidence("BaseRow.fingerprint_id")
+    sketch: Mapped[SketchRow | None] = _evidence("BaseRow.sketch_id")
 
 
 class ManifestRow(Table):
@@ -116,10 +150,17 @@ class ManifestRow(Table):
     bits_per_weight: Mapped[float] = mapped_column(Double)
     exact: Mapped[bool]
     codecs: Mapped[dict[str, int]] = mapped_column(JSON)
-    base_fingerprint: Mapped[dict[str, Any]] = _evidence(JSON)
-    post_fingerprint: Mapped[dict[str, Any]] = _evidence(JSON)
-    sketch: Mapped[bytes | None] = _evidence(LargeBinary)
-    base_sketch: Mapped[bytes | None] = _evidence(LargeBinary)
+    base_fingerprint_id: Mapped[int] = mapped_column(ForeignKey("fingerprints.id"))
+    post_fingerprint_id: Mapped[int] = mapped_column(ForeignKey("fingerprints.id"))
+    sketch_id: Mapped[int | None] = mapped_column(ForeignKey("sketches.id"))
+    base_sketch_id: Mapped[int | None] = mapped_column(ForeignKey("sketches.id"))
+    norm: Mapped[float | None] = mapped_column(Double)
+    sketch_table: Mapped[str | None] = mapped_column(SHORT_DIGEST)
+
+    base_fingerprint: Mapped[FingerprintRow] = _evidence("ManifestRow.base_fingerprint_id")
+    post_fingerprint: Mapped[FingerprintRow] = _evidence("ManifestRow.post_fingerprint_id")
+    sketch: Mapped[SketchRow | None] = _evidence("ManifestRow.sketch_id")
+    base_sketch: Mapped[SketchRow | None] = _evidence("ManifestRow.base_sketch_id")
 
     __table_args__ = (Index(None, "architecture_hash", "tokenizer_hash"),)
 

@@ -7,21 +7,15 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, select
-from sqlalchemy.orm import (
-    InstrumentedAttribute,
-    Session,
-    contains_eager,
-    joinedload,
-    undefer_group,
-)
+from sqlalchemy import ColumnElement, Select, and_, func, select
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased, contains_eager, joinedload
 from sqlalchemy.orm.interfaces import ORMOption
 
 from paramdelta.errors import NotFoundError
 from registry.catalog.checks import asked, check_page, check_pattern, given
-from registry.catalog.rows import manifest_row, tag_rows, values_of_release
+from registry.catalog.evidence import WHOLE_BASE, manifest_row, of_manifest
+from registry.catalog.rows import tag_rows, values_of_release
 from registry.catalog.schema import (
-    EVIDENCE,
     AliasRow,
     BaseRow,
     DeltaRow,
@@ -33,35 +27,53 @@ from registry.catalog.schema import (
 from registry.records import SealedRelease
 from registry.references import LATEST
 
-WHOLE_BASE = undefer_group(EVIDENCE)
-
 
 def whole_release() -> ORMOption:
     """The evidence of a release's manifest is loaded with it."""
-    return joinedload(ReleaseRow.manifest, innerjoin=True).undefer_group(EVIDENCE)
+    return joinedload(ReleaseRow.manifest, innerjoin=True).options(*of_manifest())
 
 
-def latest(tags: Mapping[str, str], architecture_hash: str | None) -> Select[Any]:
-    """The latest release of every delta, joined to it and to the manifest, narrowed."""
+def latest(
+    tags: Mapping[str, str], architecture_hash: str | None, *, popular: bool = False
+) -> Select[Any]:
+    """The latest release of every delta, joined to it and to the manifest, narrowed.
+
+    popular: most deltas are of this architecture, so that no index of it is to be used. (SQLite
+    cannot know.)
+    """
     statement = (
         select(ReleaseRow)
         .join(DeltaRow, DeltaRow.latest_id == ReleaseRow.id)
         .join(ManifestRow, ManifestRow.id == ReleaseRow.manifest_id)
     )
     for key, value in tags.items():
-        same = (TagRow.key == asked(TagRow.key, key), TagRow.value == asked(TagRow.value, value))
-        statement = statement.where(ReleaseRow.id.in_(select(TagRow.release_id).where(*same)))
+        tag = aliased(
+            TagRow
+        )  # a join, not a search in a list: SQLite would make it again and again
+        same = (tag.key == asked(TagRow.key, key), tag.value == asked(TagRow.value, value))
+        statement = statement.join(tag, and_(tag.release_id == ReleaseRow.id, *same))
     if architecture_hash is not None:
         wanted = asked(ManifestRow.architecture_hash, architecture_hash)
-        statement = statement.where(ManifestRow.architecture_hash == wanted)
+        column = ManifestRow.architecture_hash
+        statement = statement.where((column.concat("") if popular else column) == wanted)
     return statement
+
+
+def is_popular(session: Session, architecture_hash: str) -> bool:
+    """Whether SQLite is to be told so. PostgreSQL keeps statistics."""
+    if session.get_bind().dialect.name != "sqlite":
+        return False
+    wanted = asked(ManifestRow.architecture_hash, architecture_hash)
+    same = select(func.count()).where(ManifestRow.architecture_hash == wanted)
+    deltas = select(func.count(DeltaRow.latest_id))
+    return 4 * (session.scalar(same) or 0) > (session.scalar(deltas) or 0)
 
 
 def with_joined(statement: Select[Any], evidence: bool) -> Select[Any]:
     """Rows of ``latest`` take delta and manifest from the joins that are there already."""
     manifest = contains_eager(ReleaseRow.manifest)
     if evidence:
-        manifest = manifest.undefer_group(EVIDENCE)
+        manifest = manifest.options(*of_manifest())
     return statement.options(contains_eager(ReleaseRow.delta), manifest)
 
 
@@ -121,8 +133,8 @@ def _glob(name: InstrumentedAttribute[str], pattern: str, dialect: str) -> Colum
 def find_base(session: Session, name: str, *, lock: bool = False) -> BaseRow | None:
     """With its evidence. lock: until the transaction ends (SQLite locks anyway)."""
     statement = select(BaseRow).where(BaseRow.name == asked(BaseRow.name, name))
-    statement = statement.options(WHOLE_BASE)
-    return session.scalar(statement.with_for_update() if lock else statement)
+    statement = statement.options(*WHOLE_BASE)
+    return session.scalar(statement.with_for_update(of=BaseRow) if lock else statement)
 
 
 def get_base(session: Session, name: str) -> BaseRow:
@@ -221,9 +233,9 @@ def add_release(
     action: str = "publish",
 ) -> ReleaseRow:
     same = select(ManifestRow).where(ManifestRow.digest == found.digest)
-    manifest = session.scalar(same.options(undefer_group(EVIDENCE)))
+    manifest = session.scalar(same.options(*of_manifest()))
     if manifest is None:
-        manifest = manifest_row(found.summary)
+        manifest = manifest_row(session, found.summary)
         session.add(manifest)
     row = ReleaseRow(
         delta=delta,

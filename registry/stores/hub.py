@@ -70,7 +70,7 @@ class HubStore:
         token: str | None = None,
     ) -> None:
         from huggingface_hub import HfApi
-        from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+        from huggingface_hub.utils import disable_progress_bars
 
         disable_progress_bars()  # below the command line nothing prints
         self.repo, self.private, self.token = repo, private, token
@@ -284,7 +284,7 @@ class HubStore:
 
     def _open(self, key: str) -> BinaryIO:
         from huggingface_hub import hf_hub_url
-        from huggingface_hub.utils import (  # type: ignore[attr-defined]
+        from huggingface_hub.utils import (
             build_hf_headers,
             hf_raise_for_status,
         )
@@ -362,7 +362,7 @@ class _MovedError(UnreachableError):
 @contextmanager
 def _download(address: str, headers: dict[str, str]) -> Iterator[Any]:
     """The reply to a GET, its body not read yet unless it is an error's."""
-    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
+    from huggingface_hub.utils import get_session
 
     session: Any = get_session()
     if not callable(session.stream):  # huggingface_hub before 1.0 stands on requests

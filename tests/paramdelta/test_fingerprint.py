@@ -16,7 +16,6 @@ from support.checkpoints import (
 )
 from support.registries import TOKENIZER
 
-from paramdelta import tokenizer
 from paramdelta.checkpoint import Checkpoint
 from paramdelta.compatibility import compare
 from paramdelta.digest import canonical_json
@@ -79,14 +78,14 @@ def test_a_renamed_token_in_use_is_a_warning(tmp_path: Path) -> None:
 
 
 def test_tokens_that_the_post_renamed_are_a_warning(tmp_path: Path) -> None:
-    """R1-distill renamed used tokens; a reserved one that got a name is unknown to a new base."""
+    """R1-distill renamed used tokens; a reserved one that got a name is brought."""
     base = made(tmp_path / "a")
-    for i, old in enumerate(("<|a|>", "<|reserved_1|>")):
-        post = made(tmp_path / f"b{i}", tok=TOKENIZER.replace(old, "<|tool|>"))
+    for old, severity in (("<|a|>", "warning"), ("<|reserved_1|>", "note")):
+        post = made(tmp_path / severity, tok=TOKENIZER.replace(old, "<|tool|>"))
         found = compare(base, post, base, same_content=False)
         assert found.verdict == "compatible"
         (problem,) = found.problems
-        assert problem.severity == "warning" and "<|tool|>" in problem.reason
+        assert problem.severity == severity and "<|tool|>" in problem.reason
         assert compare(base, post, post, same_content=False).verdict == "compatible"
 
 
@@ -183,56 +182,6 @@ def test_configs_of_nonsense_still_have_a_fingerprint(
     assert Fingerprint.from_json(found.to_json()) == found
 
 
-# -- tokenizers ---------------------------------------------------------------------------
-
-
-def parsed(**changes: Any) -> dict[str, Any]:
-    value = json.loads(TOKENIZER)
-    value["model"] |= changes
-    return value
-
-
-def test_merges_as_pairs_or_strings_and_post_processors_are_one() -> None:
-    old, new = parsed(), parsed(merges=[["a", "b"]])
-    new["post_processor"] = {"type": "ByteLevel"}
-    new["model"]["dropout"] = None
-    new["model"]["byte_fallback"] = False
-    assert tokenizer.core_hash(old) == tokenizer.core_hash(new)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [{"vocab": {"b": 0, "a": 1, "ab": 2}}, {"merges": []}, {"type": "WordPiece"},
-     {"vocab": {"a": 0, "b": 1, "ab": 2, "c": 3}}, {"byte_fallback": True}],
-)  # fmt: skip
-def test_other_vocabularies_are_others(changes: dict[str, Any]) -> None:
-    assert tokenizer.core_hash(parsed(**changes)) != tokenizer.core_hash(parsed())
-
-
-def test_added_tokens_are_no_part_of_the_core() -> None:
-    value = parsed()
-    value["added_tokens"].append({"id": 64, "content": "<|c|>"})
-    value["model"]["vocab"]["<|c|>"] = 64
-    assert tokenizer.core_hash(value) == tokenizer.core_hash(parsed())
-    assert tokenizer.added_tokens(value)[64] == "<|c|>"
-
-
-def test_unigram_scores_count() -> None:
-    one = parsed(vocab=[["a", -1.5], ["b", -2.0]], merges=None)
-    two = parsed(vocab=[["a", -1.5], ["b", -2.5]], merges=None)
-    assert tokenizer.core_hash(one) != tokenizer.core_hash(two)
-
-
-@pytest.mark.parametrize(
-    "value",
-    [{}, {"model": 3}, {"model": {}}, parsed(vocab=3), parsed(vocab={"a": "b"}),
-     parsed(merges=[3]), parsed(merges=["ab"]), parsed(merges=[["a"]])],
-)  # fmt: skip
-def test_malformed_tokenizers_are_refused(value: dict[str, Any]) -> None:
-    with pytest.raises(InvalidError):
-        tokenizer.core_hash(value)
-
-
 def test_tokenizers_of_other_files_are_hashed(tmp_path: Path) -> None:
     def of(files: dict[str, str]) -> str | None:
         path = write_checkpoint(tmp_path / str(len(list(tmp_path.iterdir()))), llama_like(1),
@@ -252,6 +201,19 @@ def test_one_tokenizer_only_is_a_warning(tmp_path: Path) -> None:
     assert any(p.severity == "warning" and p.subject == "tokenizer" for p in found.problems)
     found = compare(without, without, without, same_content=False)
     assert [problem.severity for problem in found.problems] == ["note"]
+
+
+def test_what_frames_a_text_is_told_where_the_post_changed_it(tmp_path: Path) -> None:
+    frame = '"post_processor": {"type": "RobertaProcessing", "sep": ["<|a|>", 62]}'
+    framed = TOKENIZER.replace('"post_processor": null', frame)
+    plain = made(tmp_path / "plain")
+    other = made(tmp_path / "framed", tok=framed)
+    found = compare(plain, other, plain, same_content=False)
+    assert [problem.subject for problem in found.problems] == ["behaviour.post_processor"]
+    assert found.verdict == "compatible"
+    for post, target in ((other, other), (plain, other)):
+        assert not compare(plain, post, target, same_content=False).problems
+    assert not compare(other, other, plain, same_content=False).problems
 
 
 # -- as JSON ------------------------------------------------------------------------------

@@ -124,6 +124,27 @@ def test_snapshot_link_out_of_its_own_blobs_is_refused(tmp_path: Path, outside: 
     assert [problem.subject for problem in caught.value.problems] == ["a", "b", "c", "d"]
 
 
+def test_blobs_that_repositories_of_one_cache_share_are_its_own(
+    tmp_path: Path, outside: Path
+) -> None:
+    made = snapshot(tmp_path)
+    name = "ab" + "0" * 62
+    shared = made.parents[2] / "blobs" / "ab" / name
+    shared.parent.mkdir(parents=True)
+    shared.write_bytes(b"weights")
+    (made.parents[1] / "blobs" / "e2").symlink_to(f"../../blobs/ab/{name}")
+    (made / "model.safetensors").symlink_to("../../blobs/e2")
+    assert paths(made) == ["config.json", "model.safetensors", "sub/x.json"]
+    assert read_bounded(made, "model.safetensors", 10) == b"weights"
+    (shared.parent / "other").write_bytes(b"")
+    (made / "x").symlink_to("../../../blobs/ab/other")
+    (made / "y").symlink_to("../../blobs/e3")
+    (made.parents[1] / "blobs" / "e3").symlink_to(outside)
+    with pytest.raises(InvalidError, match="out of the folder") as caught:
+        scan(made)
+    assert [problem.subject for problem in caught.value.problems] == ["x", "y"]
+
+
 def test_blobs_beside_a_folder_that_is_no_cache_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidError, match="out of the folder"):
         scan(snapshot(tmp_path, repository="mymodel"))

@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.checkpoints import Bits, bits_of
 
 from paramdelta.errors import InvalidError
-from paramdelta.sketch import BYTES, WIDTH, Sketch, TensorSketch, drift_ratio, to_float32
+from paramdelta.sketch import (
+    BYTES,
+    WIDTH,
+    Sketch,
+    TensorSketch,
+    byte_digest,
+    drift_ratio,
+    table_digest,
+    to_float32,
+    value_digest,
+)
 
 
 def sketch(values: np.ndarray, name: str = "w") -> Sketch:
@@ -69,3 +82,32 @@ def test_what_is_not_finite_counts_as_zero() -> None:
     bits = np.array([0x3F80, 0x7F80, 0x7FC0], dtype=np.uint16)
     assert to_float32(bits, "BF16").tolist() == [1.0, 0.0, 0.0]
     assert to_float32(np.array([0x3C00, 0x7C00], dtype=np.uint16), "F16").tolist() == [1.0, 0.0]
+
+
+def values_of_tensor(bits: Bits, dtype: str, shape: tuple[int, ...], pieces: int = 1) -> str:
+    found = TensorSketch("w")
+    for piece in np.array_split(bits, pieces):
+        found.update(to_float32(piece, dtype))
+    return value_digest(shape, found.finish())
+
+
+@given(st.integers(1, 20_000), st.integers(0, 2**32 - 1), st.integers(1, 5))
+@settings(max_examples=25, deadline=None)
+def test_a_value_digest_sees_through_dtypes_and_chunks(n: int, seed: int, pieces: int) -> None:
+    values = np.random.default_rng(seed).standard_normal(n)
+    short = bits_of(values, "BF16")
+    wide = short.astype(np.uint32) << 16
+    found = values_of_tensor(short, "BF16", (n,))
+    assert values_of_tensor(wide, "F32", (n,), pieces) == found
+    assert values_of_tensor(wide, "F32", (n, 1)) != found
+    wide[seed % n] ^= 1 << 20
+    assert values_of_tensor(wide, "F32", (n,)) != found
+
+
+def test_value_and_byte_digests_are_the_same_on_every_machine() -> None:
+    bits = bits_of([1.5, -2.0, 0.25], "F32")
+    assert values_of_tensor(bits, "F32", (3,)) == "eca89b6b7264b6da"
+    assert byte_digest((3,), "sha256:" + "0" * 64) == "c491bf25b6262b31"
+    assert byte_digest((1, 3), "sha256:" + "0" * 64) != "c491bf25b6262b31"
+    assert table_digest(["b", "a"]) == table_digest(iter(("a", "b"))) == "0473ef2dc0d324ab"
+    assert table_digest(["a"]) != table_digest([])

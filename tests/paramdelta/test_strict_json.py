@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import math
 from typing import Any
@@ -150,3 +152,25 @@ def test_limit_on_the_digits_of_an_integer() -> None:
     assert loads(b"9" * most) == int("9" * most)
     with pytest.raises(InvalidError, match=f"{most + 1} digits"):
         loads(b"9" * (most + 1))
+
+
+def test_digits_in_strings_are_no_integers() -> None:
+    digits = "9" * (limits.MAX_JSON_DIGITS + 1)
+    assert loads(f'["{digits}", 7]'.encode()) == [digits, 7]
+    with pytest.raises(InvalidError, match="digits"):
+        loads(f'["{digits}", -{digits[1:]}]'.encode())  # the sign counts
+
+
+def test_the_collector_is_left_as_it_was() -> None:
+    """It rests while a document is parsed, also where the document is refused."""
+    assert gc.isenabled()
+    for data in (b"[1]", b"[", b'{"a":1,"a":1}'):
+        with contextlib.suppress(InvalidError):
+            loads(data)
+        assert gc.isenabled()
+    gc.disable()
+    try:
+        loads(b"[1]")
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

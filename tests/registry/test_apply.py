@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
 from support.checkpoints import (
     Tensors,
     bits_of,
@@ -21,6 +20,7 @@ from support.checkpoints import (
     write_checkpoint,
 )
 from support.registries import TOKENIZER, family, files_of, open_registry, pair
+from support.tensors import load, same_bits
 
 from paramdelta.errors import (
     ConflictError,
@@ -33,15 +33,6 @@ from registry import planning
 from registry.registry import Registry
 
 TORCH = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
-
-
-def load(folder: Path) -> dict[str, torch.Tensor]:
-    """By the reference loader."""
-    found = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            found |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    return found
 
 
 def float32(alpha: float) -> float:
@@ -59,16 +50,6 @@ def by_hand(new: Path, parts: list[tuple[Path, Path, float, str]]) -> dict[str, 
             total = total + float32(alpha) * change.double()
         out[name] = total.float().to(weight.dtype)
     return out
-
-
-def same_bits(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
-    if left.keys() != right.keys():
-        return False
-    return all(
-        a.dtype == right[n].dtype and a.shape == right[n].shape
-        and a.contiguous().view(torch.uint8).equal(right[n].contiguous().view(torch.uint8))
-        for n, a in left.items()
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("dtype", ["BF16", "F16", "F32"])
@@ -471,7 +452,7 @@ def test_a_damaged_blob_stops_an_apply_and_leaves_nothing(tmp_path: Path) -> Non
     with open_registry(tmp_path) as registry:
         registry.publish("chat", str(base), str(post))
         plan = registry.plan(["chat"], str(newer))
-        blob = plan.tensors[0].terms[0].entry.stream.blob
+        blob = plan.tensors[0].parts[0].terms[0].source.stream.blob
         assert blob is not None
         path = tmp_path / "registry/store/blobs" / blob[7:9] / blob[9:]
         path.write_bytes(path.read_bytes()[:-2])

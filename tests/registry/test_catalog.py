@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import random
 import shutil
 import sqlite3
+import struct
 import subprocess
 import sys
 import threading
@@ -90,6 +92,7 @@ def summary(i: int, architecture: int = 1) -> DeltaSummary:
         post_fingerprint={"a": [None, "é"]},
         sketch=b"\0\1",
         base_sketch=None,
+        norm=0.5,
     )
 
 
@@ -108,6 +111,7 @@ def base(name: str = "llama", content: int = 100, location: str = "/models/llama
         fingerprint={"x": {"y": "z"}},
         sketch=b"\0" * 10,
         created_at=NOW,
+        value_digests={"é.weight": "0" * 16, "a.weight": "1" * 16},
     )
 
 
@@ -311,7 +315,8 @@ def test_a_page_loads_no_evidence_and_few_statements(catalog: Catalog, name: str
     for each in found:
         held = each if isinstance(each, Base) else each.summary
         assert held.sketch is None
-    assert not any("sketch" in text or "fingerprint" in text for text, _ in sent)
+    evidence = ("sketches", "fingerprints", "value_digests")
+    assert not any(word in text for text, _ in sent for word in evidence)
     assert len(sent) <= 3
 
 
@@ -534,7 +539,7 @@ LATER = """
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision, branch_labels, depends_on = "0002", "0001", None, None
+revision, down_revision, branch_labels, depends_on = "9999", "{head}", None, None
 
 
 def upgrade() -> None:
@@ -547,7 +552,8 @@ def later_migrations(folder: Path, more: str = "pass") -> Path:
     """A copy of the migrations with one more."""
     target = folder / "100%later"
     shutil.copytree(Path(migrations.__file__).parent, target)
-    (target / "versions" / "0002_later.py").write_text(LATER.format(more=more))
+    text = LATER.format(more=more, head=migrate.head())
+    (target / "versions" / "9999_later.py").write_text(text)
     return target
 
 
@@ -565,12 +571,12 @@ def test_an_older_catalog_is_copied_once_and_upgraded(url: str, tmp_path: Path) 
 
     def work(i: int) -> None:
         engine = open_engine(url)
-        migrate.upgrade(engine, "0002", scripts)
+        migrate.upgrade(engine, "9999", scripts)
         engine.dispose()
 
     at_once(4, work)
     assert "later" in columns(url)
-    assert old.get_base("llama") == base() and old.revision() == "0002"
+    assert old.get_base("llama") == base() and old.revision() == "9999"
     old.close()
     copies = list(tmp_path.glob("catalog.db.*.bak"))
     assert len(copies) == (1 if url.startswith("sqlite") else 0)
@@ -586,12 +592,164 @@ def test_an_upgrade_that_fails_leaves_the_catalog_as_it_was(url: str, tmp_path: 
     scripts = later_migrations(tmp_path, more='op.execute("SELECT * FROM nothing")')
     engine = open_engine(url)
     with pytest.raises(UnreachableError, match="nothing"):
-        migrate.upgrade(engine, "0002", scripts)
+        migrate.upgrade(engine, "9999", scripts)
     engine.dispose()
     assert "later" not in columns(url)
     catalog = Catalog.open(url)
-    assert catalog.revision() == "0001"
+    assert catalog.revision() == migrate.head()
     catalog.close()
+
+
+OLD_SKETCH = struct.pack("<4096f", *(0.5 for _ in range(4096)))  # ‖…‖ = 32
+
+
+def fill_0001(url: str) -> None:
+    """A catalog as the first version left it: 250 releases of 5 deltas, 3 bases."""
+    engine = open_engine(url)
+    migrate.upgrade(engine, "0001")
+    old = sa.MetaData()
+    with engine.begin() as connection:
+        old.reflect(connection)
+        naive = NOW.replace(tzinfo=None) if url.startswith("sqlite") else NOW
+
+        def insert(table: str, **values: Any) -> None:
+            connection.execute(sa.insert(old.tables[table]).values(values))
+
+        for i in (1, 2, 3):
+            insert(
+                "bases", name=f"base{i}", location="/b", architecture_hash=digest(1),
+                content_digest=digest(100 + i), parameters=1, nbytes=2, dtype="BF16",
+                created_at=naive, fingerprint={"z": i % 2, "a": "é"},
+                sketch=None if i == 3 else OLD_SKETCH,
+            )  # fmt: skip
+        for i in range(1, 6):
+            insert("deltas", name=f"delta{i}", last_version=50, latest_id=i * 50,
+                   created_at=naive)  # fmt: skip
+        for i in range(1, 251):
+            insert(
+                "manifests", digest=digest(i), architecture_hash=digest(1),
+                base_content_digest=digest(101), post_content_digest=digest(1000 + i),
+                parameters=1, dtype="BF16", bytes_raw=2, bytes_stored=1, bits_per_weight=4.5,
+                exact=True, codecs={"palette": 1}, base_fingerprint={"a": "é", "z": 1},
+                post_fingerprint={"a": "é", "z": i % 7}, base_sketch=OLD_SKETCH,
+                sketch=None if i == 1 else struct.pack("<4096f", *(i / 64 for _ in range(4096))),
+            )  # fmt: skip
+            insert(
+                "releases", delta_id=(i - 1) // 50 + 1, version=(i - 1) % 50 + 1,
+                manifest_id=i, author="ann", created_at=naive, description="",
+            )  # fmt: skip
+        insert("tags", release_id=250, key="k", value="v")
+        insert("aliases", delta_id=5, name="stable", release_id=250)
+        insert("events", time=naive, actor="ann", action="publish", subject="delta5", detail={})
+        insert("scores", digest=digest(1), task="t", metric="m", value=0.5, alpha={}, versions={},
+               time=naive)  # fmt: skip
+    engine.dispose()
+
+
+def test_a_catalog_of_the_first_schema_keeps_everything_and_each_thing_once(url: str) -> None:
+    fill_0001(url)
+    catalog = Catalog.open(url)
+    assert catalog.revision() == migrate.head()
+    assert len(catalog.all_releases()) == 250 and catalog.count_deltas() == 5
+    found = catalog.get_release("delta5", "stable")
+    assert (found.version, found.tags, found.author) == (50, {"k": "v"}, "ann")
+    assert found.created_at == NOW
+    held = found.summary
+    assert held.base_fingerprint == {"a": "é", "z": 1}
+    assert held.post_fingerprint == {"a": "é", "z": 250 % 7}
+    assert held.base_sketch == OLD_SKETCH and held.sketch and held.sketch != OLD_SKETCH
+    assert held.norm == pytest.approx(250.0) and held.sketch_table is None
+    first = catalog.get_release("delta1", 1).summary
+    assert first.sketch is None and first.norm is None and first.base_sketch == OLD_SKETCH
+    bases = catalog.list_bases()
+    assert [b.fingerprint["z"] for b in bases] == [1, 0, 1]
+    assert [b.sketch for b in bases] == [OLD_SKETCH, OLD_SKETCH, None]
+    assert {b.value_digests for b in bases} == {None}
+    assert len(catalog.log("delta5")) == 1 and len(catalog.list_scores()) == 1
+    with reading(catalog._engine) as session:
+        counts = [session.scalar(sa.text(f"SELECT count(*) FROM {table}"))
+                  for table in ("fingerprints", "sketches")]  # fmt: skip
+    assert counts == [7, 249]  # one base sketch is a delta's too
+    # and it goes on working: numbers are allotted, references are held to
+    assert publish(catalog, "delta5", summary(9999))[0].version == 51
+    catalog.add_base(base())
+    with pytest.raises(sa.exc.IntegrityError), catalog._engine.begin() as connection:
+        connection.execute(sa.text("DELETE FROM manifests WHERE id = 250"))
+    catalog.close()
+
+
+def test_an_upgrade_that_would_lose_references_changes_nothing(tmp_path: Path) -> None:
+    """SQLite does not hold to references while it builds a table anew: they are checked after."""
+    url = f"sqlite:///{tmp_path / 'catalog.db'}"
+    fill_0001(url)
+    with sqlite3.connect(tmp_path / "catalog.db") as connection:
+        connection.execute("DELETE FROM manifests WHERE id = 7")  # what another program broke
+    with pytest.raises(StorageError, match="nothing was changed"):
+        Catalog.open(url)
+    engine = open_engine(url)
+    assert migrate.current(engine) == "0001"
+    with engine.connect() as connection:
+        assert connection.scalar(sa.text("PRAGMA foreign_keys")) == 1
+    engine.dispose()
+
+
+def test_eight_who_keep_the_same_evidence_at_once_keep_it_once(url: str) -> None:
+    Catalog.open(url).close()
+
+    def work(i: int) -> None:
+        catalog = Catalog.open(url)
+        publish(catalog, f"name{i}", summary(i))
+        catalog.add_base(base(f"base{i}", content=i))
+        catalog.close()
+
+    at_once(8, work)
+    catalog = Catalog.open(url)
+    ids = {row.fingerprint for row in catalog.evidence.bases()}
+    assert len(ids) == 1 and len(catalog.evidence.fingerprints(ids)) == 1
+    assert {row.base_fingerprint for row in catalog.evidence.deltas()} != ids
+    catalog.close()
+
+
+def test_light_rows_hold_what_the_records_hold(catalog: Catalog) -> None:
+    for i in range(3):
+        publish(catalog, f"d{i}", summary(i, architecture=i % 2))
+        catalog.add_base(base(f"b{i}", content=i))
+    evidence = catalog.evidence
+    for light in evidence.deltas():
+        whole = catalog.get_release(light.name, light.version)
+        held = whole.summary
+        assert light.base_content_digest == held.base_content_digest
+        assert light.norm == held.norm and light.sketch_table == held.sketch_table
+        found = evidence.fingerprints([light.base_fingerprint, light.post_fingerprint])
+        assert found[light.base_fingerprint] == held.base_fingerprint
+        assert found[light.post_fingerprint] == held.post_fingerprint
+        facts = evidence.facts([light.release])[light.release]
+        assert (facts.digest, facts.description, facts.tags) == (
+            whole.digest, whole.description, whole.tags,
+        )  # fmt: skip
+    assert [light.name for light in evidence.deltas({"k": "v"}, digest(1))] == ["d1"]
+    for row in evidence.bases(digest(1)):
+        one = catalog.get_base(row.name)
+        assert row.content_digest == one.content_digest and row.sketch is not None
+        assert evidence.sketches([row.sketch])[row.sketch] == one.sketch
+    assert evidence.bases(digest(2)) == [] and evidence.count_bases() == 3
+    many = [digest(i) for i in range(2000)]
+    known = evidence.base_values(many)
+    assert sorted(each.name for each in known) == ["b0", "b1", "b2"]
+    assert known[0].value_digests == base().value_digests
+
+
+def test_value_digests_of_a_hundred_thousand_tensors_stay_bearable(catalog: Catalog) -> None:
+    dice = random.Random(1)
+    table = {
+        f"model.layers.{i // 1000}.mlp.experts.{i % 1000}.down_proj.weight": dice.randbytes(8).hex()
+        for i in range(100_000)
+    }
+    catalog.add_base(dataclasses.replace(base(), value_digests=table))
+    assert catalog.get_base("llama").value_digests == table
+    with reading(catalog._engine) as session:
+        size = session.scalar(sa.text("SELECT length(value_digests) FROM bases"))
+    assert size < 2_000_000
 
 
 def test_who_finds_a_new_file_locked_waits(tmp_path: Path) -> None:
@@ -972,6 +1130,13 @@ BAD_RECORDS: dict[str, tuple[str, Callable[[Catalog], object]]] = {
     "a text that is bytes": ("dtype", _base_with(dtype=b"BF16")),
     "a large sketch": ("sketch", _base_with(sketch=bytes(2**20 + 1))),
     "a sketch that is text": ("sketch", _base_with(sketch="x")),
+    "value digests that are text": ("value_digests", _base_with(value_digests="x")),
+    "value digests of bytes": ("value_digests", _base_with(value_digests={"a": b"x"})),
+    "no fingerprint": ("post_fingerprint", _release_with(post_fingerprint=None)),
+    "a fingerprint of mixed keys": ("fingerprint", _base_with(fingerprint={"a": 1, 2: 3})),
+    "a large base sketch": ("base_sketch", _release_with(base_sketch=bytes(2**20 + 1))),
+    "an endless norm": ("norm", _release_with(norm=float("inf"))),
+    "a long table": ("sketch_table", _release_with(sketch_table="x" * 17)),
     "a flag that is none": ("exact", _release_with(exact=1)),
     "a number that is none": ("bits_per_weight", _release_with(bits_per_weight=float("nan"))),
     "a count that is none": ("bytes_raw", _release_with(bytes_raw=True)),

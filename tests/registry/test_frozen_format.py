@@ -8,7 +8,7 @@ from pathlib import Path
 from support.registries import files_of, open_registry
 
 DATA = Path(__file__).parents[1] / "data" / "v1"
-DIGEST = "sha256:45f4b2cf10adf223b98bfc5317433e10e265e5a591ad91a3f2b7afb232e354a0"
+DIGEST = "sha256:e40b86e97ad998f2ea9d8d98eb57cf9eea56a70636c3bea7080ae3ca5480c395"
 
 
 def test_the_first_format_restores_bit_for_bit(tmp_path: Path) -> None:

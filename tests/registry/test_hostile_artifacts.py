@@ -29,6 +29,19 @@ def delta_of(value: dict[str, Any]) -> dict[str, Any]:
 def resize(value: dict[str, Any]) -> None:
     entry = delta_of(value)
     entry["shape"] = entry["base_shape"] = [1 << 47]
+    for side in ("base", "post"):
+        stored_of(value, side, entry[side]["tensor"])["shape"] = [1 << 47]
+
+
+def stored_of(value: dict[str, Any], side: str, name: str) -> dict[str, Any]:
+    return next(tensor for tensor in value[side]["tensors"] if tensor["name"] == name)
+
+
+def overlap(value: dict[str, Any]) -> None:
+    """Two entries that are one stored tensor's first half."""
+    entry = delta_of(value)
+    entry["shape"] = entry["base_shape"] = [entry["shape"][0] // 2, *entry["shape"][1:]]
+    value["tensors"].append(json.loads(json.dumps(entry)) | {"name": "zzz"})
 
 
 SPOILED: dict[str, Callable[[dict[str, Any]], object]] = {
@@ -62,6 +75,28 @@ SPOILED: dict[str, Callable[[dict[str, Any]], object]] = {
     "tokens of nonsense": lambda v: v["post"]["fingerprint"]["facets"].update(
         added_tokens={"x": "y"}
     ),
+    "a place in no tensor": lambda v: delta_of(v)["post"].update(tensor="nowhere"),
+    "a place in no base tensor": lambda v: delta_of(v)["base"].update(tensor="nowhere"),
+    "a place beyond its tensor": lambda v: delta_of(v)["base"].update(start=1 << 40),
+    "a gap in a tensor": lambda v: delta_of(v)["post"].update(start=1),
+    "a tensor covered twice": overlap,
+    "a tensor that nothing covers": lambda v: v["tensors"].remove(delta_of(v)),
+    "scales of a tensor that has none": lambda v: delta_of(v)["post"].update(
+        scale={"tensor": delta_of(v)["post"]["tensor"], "rows": 1, "columns": 1}
+    ),
+    "a product out of nothing": lambda v: v["products"].append(
+        {
+            "name": "p",
+            "shape": [2, 2],
+            "left": "a",
+            "right": "b",
+            "transposed": False,
+            "rank": 1,
+            "scale": (1.0).hex(),
+            "nonzero": 1,
+            "norm": "1",
+        }
+    ),
     "an edited architecture": lambda v: v["base"]["fingerprint"]["architecture"]["fields"].update(
         hidden_size=1
     ),
@@ -76,13 +111,10 @@ def publish_spoiled(
     release = registry.publish("good", str(base), str(post)).release
     value = json.loads(registry.artifacts.read_manifest(release.digest))
     spoil(value)
-    for side, key in (("post", "post"), ("base", "base")):
-        rows = [
-            (t["name"], t["dtype" if side == "post" else "base_dtype"],
-             t["shape" if side == "post" else "base_shape"], t[f"{key}_digest"])
-            for t in value["tensors"] if t["base_dtype"] is not None or side == "post"
-        ]  # fmt: skip
-        value[side]["content_digest"] = content_digest(rows)
+    for side in ("post", "base"):
+        value[side]["content_digest"] = content_digest(
+            (t["name"], t["dtype"], t["shape"], t["digest"]) for t in value[side]["tensors"]
+        )
     for field in ("weights", "files"):
         value[field].sort(key=lambda file: file["path"])
     return registry.artifacts.put_manifest(canonical_json(value))

@@ -1,0 +1,241 @@
+"""What fits, asked of 10,000 deltas or bases that all share one architecture: the worst case.
+
+    python benchmarks/bench_query.py --deltas 10000
+
+Deltas of 36 bases with two kinds of post each; fingerprints of an 8B Llama's size (291 tensors,
+256 added tokens, 28 kB), sketches of the real size, one tag each. Then one delta against as many
+bases, each with a sketch of its own. Times are of ``Registry.query_base`` and ``query_delta``, from
+call to result, in a process that has asked before; the first call, which also reads the
+fingerprints into memory, stands beside. CPU is the process's own time: other work on the machine
+stretches it less. PostgreSQL is a server of the benchmark's own, with its default settings but for
+durability.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "benchmarks")]
+
+from bench_catalog import CHUNK, NOW, digest, places  # noqa: E402
+
+from paramdelta.digest import digest_of  # noqa: E402
+from paramdelta.fingerprint import Fingerprint, fingerprint  # noqa: E402
+from paramdelta.safetensors_header import TensorInfo  # noqa: E402
+from paramdelta.sketch import WIDTH  # noqa: E402
+from registry.catalog import schema  # noqa: E402
+from registry.catalog.evidence import canonical  # noqa: E402
+from registry.catalog.rows import packed  # noqa: E402
+from registry.config import Settings  # noqa: E402
+from registry.registry import Registry  # noqa: E402
+from registry.results import QueryResult  # noqa: E402
+
+BASES = 36
+POSTS = 2  # kinds of post of one base
+TIMES = 15
+
+CONFIG = {
+    "model_type": "llama", "hidden_act": "silu", "hidden_size": 4096, "num_attention_heads": 32,
+    "num_hidden_layers": 32, "num_key_value_heads": 8, "head_dim": 128, "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": False, "vocab_size": 128256, "rope_theta": 500000.0,
+}  # fmt: skip
+LAYER = {
+    "input_layernorm": (4096,), "post_attention_layernorm": (4096,),
+    "mlp.down_proj": (4096, 14336), "mlp.gate_proj": (14336, 4096), "mlp.up_proj": (14336, 4096),
+    "self_attn.k_proj": (1024, 4096), "self_attn.v_proj": (1024, 4096),
+    "self_attn.q_proj": (4096, 4096), "self_attn.o_proj": (4096, 4096),
+}  # fmt: skip
+
+
+class Headers:
+    """The headers, config and tokenizer of an 8B Llama; *length* makes it another's."""
+
+    dtype = "BF16"
+
+    def __init__(self, length: int) -> None:
+        shapes: dict[str, tuple[int, ...]] = {
+            "model.embed_tokens.weight": (128256, 4096), "lm_head.weight": (128256, 4096),
+            "model.norm.weight": (4096,),
+        }  # fmt: skip
+        for i in range(32):
+            shapes |= {f"model.layers.{i}.{name}.weight": shape for name, shape in LAYER.items()}
+        self.tensors = {n: TensorInfo(n, "BF16", shape, 0, 0) for n, shape in shapes.items()}
+        added = [
+            {"id": 128000 + i, "content": f"<|reserved_special_token_{i}|>", "special": True}
+            for i in range(256)
+        ]
+        self._files: dict[str, dict[str, Any]] = {
+            "config.json": CONFIG | {"max_position_embeddings": length},
+            "tokenizer.json": {
+                "added_tokens": added, "normalizer": None, "pre_tokenizer": None,
+                "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]},
+            },
+        }  # fmt: skip
+
+    def has(self, path: str) -> bool:
+        return path in self._files
+
+    def json_file(self, name: str) -> dict[str, Any] | None:
+        return self._files.get(name)
+
+    def read_file(self, path: str, limit: int) -> bytes:
+        raise FileNotFoundError(path)
+
+
+def fill(registry: Registry, folder: Path, deltas: int, bases: int) -> None:
+    found = [fingerprint(Headers(8192 + i)) for i in range(BASES * (1 + POSTS))]
+    engine = registry.catalog._engine
+
+    def insert(table: type[schema.Table], rows: Iterator[dict[str, Any]]) -> None:
+        while chunk := list(islice(rows, CHUNK)):
+            with engine.begin() as connection:
+                connection.execute(sa.insert(table.__table__), chunk)
+
+    insert(schema.FingerprintRow, fingerprint_rows(found))
+    insert(schema.SketchRow, sketch_rows(bases + deltas))
+    insert(schema.BaseRow, base_rows(bases, folder, found[0], list(Headers(1).tensors)))
+    insert(schema.ManifestRow, manifest_rows(deltas, bases, found[0]))
+    insert(
+        schema.DeltaRow,
+        (
+            {
+                "id": i + 1,
+                "name": f"team{i % 40}/delta-{i}",
+                "last_version": 1,
+                "latest_id": i + 1,
+                "created_at": NOW,
+            }
+            for i in range(deltas)
+        ),
+    )
+    insert(schema.ReleaseRow, ({
+        "id": i + 1, "delta_id": i + 1, "version": 1, "manifest_id": i + 1, "author": "ann",
+        "created_at": NOW, "description": "a delta, described in a sentence", "license": None,
+        "yanked": None} for i in range(deltas)))  # fmt: skip
+    insert(schema.TagRow, ({"release_id": i + 1, "key": "method", "value": ("sft", "dpo")[i % 2]}
+                           for i in range(deltas)))  # fmt: skip
+    if engine.dialect.name == "postgresql":  # what its autovacuum does by itself
+        with engine.begin() as connection:
+            connection.execute(sa.text("ANALYZE"))
+
+
+def fingerprint_rows(found: list[Fingerprint]) -> Iterator[dict[str, Any]]:
+    for i, each in enumerate(found):
+        content = each.to_json()
+        yield {"id": i + 1, "digest": digest_of(canonical(content)), "content": content}
+
+
+def sketch_rows(count: int) -> Iterator[dict[str, Any]]:
+    dice = np.random.default_rng(1)
+    for i in range(count):
+        content = dice.standard_normal(WIDTH).astype("<f4").tobytes()
+        yield {"id": i + 1, "digest": digest(6, i), "content": content}
+
+
+def base_rows(
+    bases: int, folder: Path, first: Fingerprint, names: list[str]
+) -> Iterator[dict[str, Any]]:
+    dice = np.random.default_rng(2)
+    for i in range(bases):
+        values = {name: dice.bytes(8).hex() for name in names}
+        yield {
+            "id": i + 1, "name": f"base-{i}", "location": str(folder), "revision": None,
+            "architecture_hash": first.architecture_hash, "tokenizer_hash": first.tokenizer_hash,
+            "content_digest": digest(3, i), "parameters": 8 * 10**9, "nbytes": 16 * 10**9,
+            "dtype": "BF16", "license": None, "created_at": NOW, "fingerprint_id": i % BASES + 1,
+            "sketch_id": i + 1, "sketch_table": "t" * 16, "value_digests": packed(values),
+        }  # fmt: skip
+
+
+def manifest_rows(deltas: int, bases: int, first: Fingerprint) -> Iterator[dict[str, Any]]:
+    for i in range(deltas):
+        base = i % BASES
+        yield {
+            "id": i + 1, "digest": digest(4, i), "architecture_hash": first.architecture_hash,
+            "tokenizer_hash": first.tokenizer_hash, "base_content_digest": digest(3, base),
+            "post_content_digest": digest(5, i), "parameters": 8 * 10**9, "dtype": "BF16",
+            "bytes_raw": 16 * 10**9, "bytes_stored": 9 * 10**9, "bits_per_weight": 9.1,
+            "exact": True, "codecs": {"palette": 224, "zero": 66}, "base_fingerprint_id": base + 1,
+            "post_fingerprint_id": BASES + POSTS * base + i // BASES % POSTS + 1,
+            "sketch_id": bases + i + 1, "base_sketch_id": base + 1, "sketch_table": "t" * 16,
+            "norm": 20 + i / 1000,
+        }  # fmt: skip
+
+
+def questions(registry: Registry, deltas: int) -> dict[str, Callable[[], QueryResult]]:
+    base, delta = registry.query_base, registry.query_delta
+    return {
+        "query --base: first 50": lambda: base("base-3"),
+        "query --base: 50 from the middle": lambda: base("base-3", offset=deltas // 2),
+        "query --base --tag: half of them": lambda: base("base-3", {"method": "sft"}),
+        "query --base --min-verdict incompatible": lambda: base("base-3", None, "incompatible"),
+        "query --base --json: all": lambda: base("base-3", limit=None),
+        "query --delta: first 50 bases": lambda: delta("team3/delta-3"),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Took:
+    """Milliseconds: of the first call, the middle and slowest of the rest, and the least CPU."""
+
+    rows: int
+    first: float
+    p50: float
+    slowest: float
+    cpu: float
+
+
+def took(ask: Callable[[], QueryResult]) -> Took:
+    walls, cpus, rows = [], [], 0
+    for _ in range(TIMES + 1):
+        wall, cpu = time.perf_counter(), time.process_time()
+        rows = len(ask().results)
+        walls.append(1000 * (time.perf_counter() - wall))
+        cpus.append(1000 * (time.process_time() - cpu))
+    rest = sorted(walls[1:])
+    return Took(rows, walls[0], rest[TIMES // 2], rest[-1], min(cpus[1:]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--deltas", type=int, default=10_000, metavar="N")
+    parser.add_argument("--bases", type=int, default=0, metavar="N", help="else as many as deltas")
+    parser.add_argument("--only", choices=["SQLite", "PostgreSQL"])
+    asked = parser.parse_args()
+    deltas, bases = max(100, asked.deltas), max(BASES, asked.bases or asked.deltas)
+    table = Table(title=f"{deltas:,} deltas, {bases:,} bases, milliseconds, {platform.machine()}")
+    for name in ("catalog", "question", "rows", "first", "p50", "slowest", "least CPU"):
+        table.add_column(name, justify="left" if name in ("catalog", "question") else "right")
+    with places() as urls, tempfile.TemporaryDirectory() as folder:
+        for place, url in urls.items():
+            if asked.only not in (None, place):
+                continue
+            settings = Settings.resolve(folder, catalog=url, env={})
+            with Registry.open(settings) as registry:
+                fill(registry, Path(folder), deltas, bases)
+            with Registry.open(settings) as registry:
+                for question, ask in questions(registry, deltas).items():
+                    found = took(ask)
+                    numbers = (found.first, found.p50, found.slowest, found.cpu)
+                    cells = [f"{number:.1f}" for number in numbers]
+                    table.add_row(place, question, str(found.rows), *cells)
+    Console(width=110).print(table)
+
+
+if __name__ == "__main__":
+    main()

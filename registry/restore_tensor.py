@@ -1,0 +1,251 @@
+"""One stored tensor of a post back from its entries, and the proof that its base is its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import numpy as np
+
+from paramdelta import fp8
+from paramdelta.checkpoint import Checkpoint, TensorReader
+from paramdelta.digest import Digest, Hasher
+from paramdelta.dtypes import ITEM_BYTES, Bits, carrier
+from paramdelta.errors import CorruptError, IncompatibleError
+from paramdelta.logical import LogicalTensor, NumberReader, Scales, table_of
+from paramdelta.manifest import (
+    DIFFERENCES,
+    Manifest,
+    Place,
+    StoredTensor,
+    Stream,
+    TensorEntry,
+    places_of,
+)
+from paramdelta.patch import PatchDecoder
+from paramdelta.problem import Problem
+from paramdelta.safetensors_header import TensorInfo
+from registry.artifacts import Artifacts
+from registry.contribution import read_whole
+from registry.extract import CHUNK, hash_tensor, row_length
+from registry.streams import FrameReader, TensorStream
+
+Write = Callable[[Bits, int], None]
+Advance = Callable[[int], None]
+
+
+class RestoreSource:
+    """What every tensor of a restore draws on: the artifacts, the manifest and the base."""
+
+    def __init__(
+        self, artifacts: Artifacts, manifest: Manifest, base: Checkpoint, reader: TensorReader
+    ) -> None:
+        self.artifacts = artifacts
+        self.base, self.reader = base, reader
+        self._base_digests = {tensor.name: tensor.digest for tensor in manifest.base.tensors}
+        self._entries: dict[str, list[TensorEntry]] = {}
+        self._by_name = {entry.name: entry for entry in manifest.tensors}
+        self._post_dtypes = {tensor.name: tensor.dtype for tensor in manifest.post.tensors}
+        for entry in manifest.tensors:
+            self._entries.setdefault(entry.post.tensor, []).append(entry)
+        for entries in self._entries.values():
+            entries.sort(key=lambda entry: entry.post.start)
+
+    def entries(self, stored: StoredTensor) -> list[TensorEntry]:
+        """Those that make up *stored*, in order."""
+        return self._entries[stored.name]
+
+    def stored_dtype(self, tensor: str) -> str:
+        """Of the post's stored tensor of this name."""
+        return self._post_dtypes[tensor]
+
+    def base_tensor(self, entry: TensorEntry) -> LogicalTensor | None:
+        """The base's numbers of *entry*."""
+        place = entry.base
+        if place is None or entry.base_dtype is None or entry.base_shape is None:
+            return None
+        whole = self.base.tensors[place.tensor]
+        info = _part(whole, place, entry.base_shape)
+        scales = None
+        if place.scale:
+            block = (place.scale.rows, place.scale.columns)
+            scales = Scales(self.base.tensors[place.scale.tensor], block)
+        return LogicalTensor(
+            entry.name, entry.base_dtype, entry.base_shape, info, whole, place.start, scales
+        )
+
+    def scales(self, entry: TensorEntry) -> fp8.Floats | None:
+        """The post's own table of scales of *entry*, from its entry in the manifest."""
+        if entry.post.scale is None:
+            return None
+        found = self._by_name[entry.post.scale.tensor]
+        return table_of(read_whole(self.artifacts, found), found.dtype, found.shape)
+
+    def check_base(self, tensor: str, found: Digest) -> None:
+        """IncompatibleError unless *found* is the digest of the base's stored tensor."""
+        if found != self._base_digests[tensor]:
+            raise IncompatibleError(
+                "not the base that the delta was published against",
+                where=self.base.tensors[tensor].file,
+                subject=tensor,
+                problems=[Problem(tensor, "its bytes differ from the delta's own base")],
+            )
+
+    def base_checks(self) -> Iterator[tuple[TensorInfo, Callable[[Advance], None]]]:
+        """A job for every stored tensor of the base that no entry reads as a whole."""
+        needed: set[str] = set()
+        whole: set[str] = set()
+        for entry in self._by_name.values():
+            needed.update(places_of(entry.base))
+            found = self.base_tensor(entry)
+            if found and found.is_whole:
+                whole.add(found.whole.name)
+        for name in sorted(needed - whole):
+            info = self.base.tensors[name]
+            yield info, partial(self._check_stored, info)
+
+    def _check_stored(self, info: TensorInfo, advance: Advance) -> None:
+        self.check_base(info.name, hash_tensor(self.reader, info, advance))
+
+
+def _part(whole: TensorInfo, place: Place, shape: tuple[int, ...]) -> TensorInfo:
+    if shape == whole.shape:
+        return whole
+    item = ITEM_BYTES[whole.dtype]
+    begin = whole.begin + place.start * item
+    elements = 1
+    for size in shape:
+        elements *= size
+    return TensorInfo(whole.name, whole.dtype, shape, begin, begin + elements * item, whole.file)
+
+
+def open_stream(artifacts: Artifacts, entry: TensorEntry) -> TensorStream:
+    row = row_length(entry.shape)
+    return TensorStream(artifacts, entry.stream, entry.delta_dtype, entry.elements, row)
+
+
+class TensorRestore:
+    """A stored tensor: its entries one after the other, base and Δ by the rule, then the patch.
+
+    Both ends are hashed.
+    """
+
+    def __init__(self, stored: StoredTensor, source: RestoreSource, write: Write) -> None:
+        self._stored, self._source, self._write = stored, source, write
+        self._post_hash = Hasher()
+        self._offset = 0  # bytes of the stored tensor that are written
+
+    def run(self, advance: Advance) -> None:
+        for entry in self._source.entries(self._stored):
+            _EntryRestore(entry, self._source, self._put).run(advance)
+        if self._post_hash.digest != self._stored.digest:
+            raise CorruptError(
+                f"restored as {self._post_hash.digest}, was {self._stored.digest}",
+                subject=self._stored.name,
+            )
+
+    def _put(self, data: Bits) -> None:
+        self._post_hash.update(data)
+        self._write(data, self._offset)
+        self._offset += data.nbytes
+
+
+class _EntryRestore:
+    def __init__(
+        self, entry: TensorEntry, source: RestoreSource, put: Callable[[Bits], None]
+    ) -> None:
+        self._entry, self._source, self._put = entry, source, put
+        tensor = source.base_tensor(entry)
+        self._base = NumberReader(source.reader, tensor) if tensor else None
+        self._base_hash = Hasher()
+        self._scales = source.scales(entry)
+
+    def run(self, advance: Advance) -> None:
+        entry = self._entry
+        stream = open_stream(self._source.artifacts, entry)
+        patch = _open_patch(self._source.artifacts, entry.patch)
+        try:
+            self._elements(stream, patch, advance)
+            stream.finish()
+            if patch:
+                patch.finish()
+        except CorruptError:
+            self._check_whole_base()  # a patch does not decode on another base: say that instead
+            raise
+        finally:
+            stream.close()
+            if patch:
+                patch.close()
+        if self._base and self._base.tensor.is_whole:
+            self._source.check_base(self._base.tensor.whole.name, self._base_hash.digest)
+
+    def _elements(self, stream: TensorStream, patch: FrameReader | None, advance: Advance) -> None:
+        entry, base = self._entry, self._base
+        chunk = max(1, min(_chunk(entry, stream), entry.elements))
+        unpatch = None
+        if entry.kind in DIFFERENCES and base is not None:
+            unpatch = PatchDecoder(base.tensor.dtype, entry.dtype)
+        held = np.zeros(chunk, dtype=carrier(base.tensor.dtype if base else entry.dtype))
+        change = np.empty(chunk, dtype=carrier(entry.delta_dtype))
+        out = np.empty(chunk, dtype=carrier(entry.dtype))
+        for start in range(0, entry.elements, chunk):
+            n = min(chunk, entry.elements - start)
+            there = max(0, min(n, base.tensor.elements - start)) if base else 0
+            stored = held[:0]
+            if base and there:
+                stored = base.read_into(start, held[:there])
+                self._base_hash.update(stored)
+            held[there:n] = 0
+            if unpatch:
+                stream.read(change[:n])
+                payload = patch.frame() if patch else b""
+                unpatch.frame(payload, held[:n], change[:n], out[:n])
+            elif entry.nonzero or base is None:
+                stream.read(out[:n])
+            else:
+                out[:n] = stored
+            self._put(self._as_stored(start, out[:n]))
+            advance(out[:n].nbytes)
+        if base:
+            self._rest_of_base(base)
+
+    def _as_stored(self, start: int, numbers: Bits) -> Bits:
+        """The numbers as the post's files hold them: eight-bit codes where they did."""
+        entry = self._entry
+        dtype = self._source.stored_dtype(entry.post.tensor)
+        if dtype == entry.dtype:
+            return numbers
+        codes = np.empty(numbers.size, dtype=np.uint8)
+        fp8.requantise(numbers, dtype, self._scales_at(start, numbers.size), codes)
+        return codes
+
+    def _scales_at(self, start: int, count: int) -> fp8.Floats | None:
+        scale = self._entry.post.scale
+        if self._scales is None or scale is None:
+            return None
+        block = (scale.rows, scale.columns)
+        return fp8.scales_of(self._scales, block, self._entry.shape, start, count)
+
+    def _rest_of_base(self, base: NumberReader) -> None:
+        """Rows that only the base has count in its digest."""
+        end = base.tensor.elements
+        rest = np.empty(max(1, min(CHUNK, end)), dtype=carrier(base.tensor.dtype))
+        for start in range(min(self._entry.elements, end), end, CHUNK):
+            self._base_hash.update(base.read_into(start, rest[: min(CHUNK, end - start)]))
+
+    def _check_whole_base(self) -> None:
+        if self._base:
+            whole = self._base.tensor.whole
+            found = hash_tensor(self._source.reader, whole, lambda n: None)
+            self._source.check_base(whole.name, found)
+
+
+def _open_patch(artifacts: Artifacts, patch: Stream | None) -> FrameReader | None:
+    return FrameReader(artifacts, patch.blob, patch.size, 0) if patch and patch.blob else None
+
+
+def _chunk(entry: TensorEntry, stream: TensorStream) -> int:
+    """The patch's frames are those of the pass that made it; the manifest checked the number."""
+    if entry.patch is None:
+        return stream.frame_elements
+    return int(entry.patch.params["frame_elements"])
