@@ -30,7 +30,7 @@ from registry.results import (
     ReleaseDetail,
     ReleaseView,
     RestoredView,
-    Transferred,
+    TransferResult,
     VerifyResult,
 )
 from registry.sources import (
@@ -422,7 +422,7 @@ class Registry:
 
     # -- other stores ---------------------------------------------------------------------
 
-    def push(self, deltas: Sequence[str], to: str) -> Transferred:
+    def push(self, deltas: Sequence[str], to: str) -> TransferResult:
         """Copies releases into the store at *to*, skipping what is there."""
         from registry import transfer
 
@@ -430,7 +430,7 @@ class Registry:
         there = _other_store(to)
         return transfer.push(self.catalog, self.artifacts, there, releases, self.progress)
 
-    def pull(self, deltas: Sequence[str], origin: str) -> Transferred:
+    def pull(self, deltas: Sequence[str], origin: str) -> TransferResult:
         """Copies releases from the store at *origin* and catalogues them under the same names."""
         from registry import transfer
 
