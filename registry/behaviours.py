@@ -328,7 +328,8 @@ def _lines(data: bytes | None) -> str | None:
     if data is None:
         return None
     text = data.decode("utf-8", "replace")
-    return f"{text.count(chr(10)) + 1} lines: {text}"
+    count = len(text.splitlines())
+    return f"{count} line{'' if count == 1 else 's'}: {text}"
 
 
 def _strangers(processor: Any, ids: Mapping[str, int]) -> list[str]:

@@ -123,6 +123,7 @@ def test_keeping_the_bases_behaviour_leaves_names_and_files_alone(tmp_path: Path
         assert (out / path).read_bytes() == (tmp_path / "newer" / path).read_bytes()
     assert not (out / "chat_template.jinja").exists()
     assert not (out / "generation_config.json").exists() and not plan.behaviour
+    assert "come with the delta" not in told(plan) and "comes with the delta" not in told(plan)
 
 
 def test_settings_come_with_the_delta_and_the_plan_shows_the_difference(tmp_path: Path) -> None:
