@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS := 1
 export PYTHONHASHSEED := 0
 
-.PHONY: demo test soak lint format cover bench family clean
+.PHONY: demo test soak lint format cover bench bench-codec family clean
 
 # torch comes first and alone: asked for later, a range could pull a CUDA build of gigabytes
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -43,8 +43,19 @@ format: $(VENV)/.installed
 bench: $(VENV)/.installed  ## memory and speed of publish, apply and restore
 	$(BIN)/python benchmarks/bench_memory.py
 
+# the peers live in a venv of their own: they bring other versions of what the product uses
+.venv-peers/.installed: $(VENV)/.installed benchmarks/requirements.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet torch==2.13.0
+	.venv-peers/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	.venv-peers/bin/python -m pip install --quiet --requirement benchmarks/requirements.txt
+	touch $@
+
+bench-codec: .venv-peers/.installed  ## bits a weight and speed against zipnn and lmzip
+	.venv-peers/bin/python benchmarks/bench_codec.py
+
 family: $(VENV)/.installed  ## train the example family again (minutes)
 	$(BIN)/python examples/family/train.py
 
 clean:
-	rm -rf $(VENV) demo-out bench-out build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-peers demo-out bench-out build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -143,8 +143,12 @@ def _is_compiled(base_dtype: str, terms: Sequence[Term], out_dtype: str) -> bool
 
 
 def _add_compiled(fast: ModuleType, base: Bits, terms: Sequence[Term], out: Bits) -> None:
-    if len(terms) == 1 and terms[0].alpha == 1.0 and terms[0].dtype == "BF16":
-        fast.add(base, terms[0].delta, out)
+    if len(terms) == 1 and terms[0].dtype == "BF16":
+        (term,) = terms
+        if term.alpha == 1.0:
+            fast.add(base, term.delta, out)
+        else:
+            fast.add_scaled(base, float(term.alpha), term.delta, out)
         return
     total = np.empty(base.size, dtype=np.float64)
     fast.start(base, total)

@@ -18,6 +18,7 @@ from paramdelta.dtypes import Bits
 NAN = np.uint16(0x7FC0)
 INFINITY = np.uint16(0x7F80)
 MAGNITUDE = np.uint16(0x7FFF)
+ONE = np.uint16(0x3F80)
 ZERO = np.uint16(0)
 
 
@@ -79,6 +80,16 @@ def add(base: Bits, change: Bits, out: Bits) -> None:
 
 
 @njit(nogil=True, cache=True)
+def add_scaled(base: Bits, alpha: float, change: Bits, out: Bits) -> None:
+    """delta.add of one bfloat16 term, in one pass: start, accumulate and finish of each element."""
+    for i in range(base.size):
+        product = alpha * np.float64(_widen(change[i]))
+        total = np.float64(_widen(base[i])) + (product if product != 0.0 else -0.0)
+        found = _round(np.float32(total))
+        out[i] = base[i] if (base[i] & MAGNITUDE) > INFINITY else found
+
+
+@njit(nogil=True, cache=True)
 def start(base: Bits, total: Any) -> None:
     """total (float64) = base."""
     for i in range(base.size):
@@ -137,10 +148,31 @@ def _is_candidate(here: Any, step: Any, made: Any) -> bool:
 
 
 @njit(nogil=True, cache=True)
-def histogram(elements: Bits, counts: Any) -> None:
-    """counts (65536, int64) += occurrences."""
-    for i in range(elements.size):
-        counts[elements[i]] += 1
+def sizes(elements: Bits, unit: int, sums: Any) -> None:
+    """survey.bins_of: sums (int64) of |Δ|·2**40, at most 1 each, over every unit."""
+    for k in range(sums.size):
+        total = np.int64(0)
+        piece = elements[k * unit : (k + 1) * unit]
+        for i in range(piece.size):
+            least = min(piece[i] & MAGNITUDE, ONE)
+            total += np.int64(_widen(least) * np.float32(1 << 40))
+        sums[k] = total
+
+
+@njit(nogil=True, cache=True)
+def histograms(elements: Bits, unit: int, which: Bits, counts: Any) -> None:
+    """counts (tables, 2, 65536, int64) += occurrences, unit k's into table which[k].
+
+    Two halves by turns: equal neighbours would wait for each other.
+    """
+    for k in range(which.size):
+        even, odd = counts[which[k], 0], counts[which[k], 1]
+        piece = elements[k * unit : (k + 1) * unit]
+        for i in range(0, piece.size - 1, 2):
+            even[piece[i]] += 1
+            odd[piece[i + 1]] += 1
+        if piece.size % 2:
+            even[piece[piece.size - 1]] += 1
 
 
 @njit(nogil=True, cache=True)

@@ -11,61 +11,51 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from paramdelta.codecs import palette, planes, raw, zero
+from paramdelta.codecs import palette, planes, rans, raw, zero
 from paramdelta.codecs.base import Codec, Decoder, Encoder, TensorSpec
-from paramdelta.dtypes import ARITHMETIC, Bits
+from paramdelta.codecs.frequencies import Counts, entropy, huffman
+from paramdelta.codecs.survey import Statistics
+from paramdelta.dtypes import ARITHMETIC
 from paramdelta.errors import InvalidError
-from paramdelta.kernels import compiled
 
 CODECS: dict[str, Codec] = {
     zero.NAME: zero.CODEC,
+    rans.NAME: rans.CODEC,
     palette.NAME: palette.CODEC,
     planes.NAME: planes.CODEC,
     raw.NAME: raw.CODEC,
 }
 
-SPARSE_OVERHEAD = 1.03
+
+SMALL = 1 << 16  # elements; in larger tensors no palette is smaller than ranges
 
 __all__ = ["CODECS", "Codec", "Decoder", "Encoder", "Statistics", "choose", "open_decoder", "whole"]
 
 
-class Statistics:
-    """What the choice needs, counted while a tensor's elements stream by.
-
-    histogram: (65536,) counts of the patterns of a 16-bit dtype; of 32-bit ones only whether any
-    is not zero.
-    """
-
-    def __init__(self, dtype: str, row_length: int) -> None:
-        self._wide = dtype == "F32"
-        self.histogram = np.zeros(palette.PATTERNS, dtype=np.int64)
-        self.zero = True
-
-    def update(self, elements: Bits) -> None:
-        self.zero = self.zero and not elements.any()
-        fast = None if self._wide or self.zero else compiled(elements.size)
-        if fast:
-            fast.histogram(elements, self.histogram)
-        elif not self._wide and not self.zero:
-            self.histogram += np.bincount(elements, minlength=palette.PATTERNS)
-        elif not self._wide:
-            self.histogram[0] += elements.size
-
-
 def choose(stats: Statistics, elements: int, dtype: str, row_length: int) -> Encoder:
-    """The encoder that will need the fewest bytes, by the entropy of what it would store."""
+    """The encoder that will need the fewest bytes, by the entropy of what it would store.
+
+    stats: complete; nothing can be added afterwards.
+    """
     tensor = TensorSpec(dtype, elements, row_length)
     if stats.zero:
         return zero.ZeroEncoder()
     if dtype == "F32":
         return planes.PlanesEncoder(tensor)
-    costs = _costs(stats.histogram)
-    best = min(costs, key=lambda name: costs[name])
+    symbols, counts = stats.finish()
+    totals = counts.sum(axis=0)
+    ranged, bits = rans.fitted(symbols, counts, stats.bins, tensor)
+    costs = _costs(symbols, totals, palette.overhead(tensor), small=elements < SMALL)
+    best = min(costs, key=costs.__getitem__)
+    if ranged is not None and bits <= costs[best]:
+        return ranged
     if best == planes.NAME:
         return planes.PlanesEncoder(tensor)
     mode, escapes = best.split("-")
+    histogram = np.zeros(palette.PATTERNS, dtype=np.int64)
+    histogram[symbols] = totals
     return palette.PaletteEncoder(
-        stats.histogram, tensor, sparse=mode == "sparse", ranked=escapes == "ranked"
+        histogram, tensor, sparse=mode == "sparse", ranked=escapes == "ranked"
     )
 
 
@@ -96,49 +86,47 @@ def open_decoder(
 # -- the choice ---------------------------------------------------------------------------
 
 
-def _costs(histogram: npt.NDArray[np.int64]) -> dict[str, float]:
-    """Bits by way of storing, from order-0 entropies; ties go to the first."""
-    nonzero = histogram.copy()
-    nonzero[0] = 0
-    total, filled = int(histogram.sum()), int(nonzero.sum())
-    mask = _entropy(np.array([total - filled, filled]))
-    costs: dict[str, float] = {}
+def _costs(
+    symbols: npt.NDArray[np.uint16], counts: Counts, overhead: int, small: bool
+) -> dict[str, int]:
+    """Bits by way of storing with zstd, from order-0 entropies; ties go to the first.
+
+    small: palettes come into question.
+    """
+    costs = {planes.NAME: sum(entropy(_sums(p, counts)) for p in (symbols & 0xFF, symbols >> 8))}
+    if not small:
+        return costs
+    mask = _mask_cost(int(counts[symbols == 0].sum()), int(counts.sum()))
+    order = np.argsort(-counts, kind="stable")
+    ordered, falling = symbols[order].astype(np.int64), counts[order]
+    filled = ordered != 0
     for ranked in (False, True):
         name = "ranked" if ranked else "plain"
-        costs[f"dense-{name}"] = _palette_cost(histogram, ranked)
-        # a mask's bits are coded eight at a time, which costs a little more than their entropy
-        costs[f"sparse-{name}"] = SPARSE_OVERHEAD * (mask + _palette_cost(nonzero, ranked))
-    table = histogram.reshape(256, 256)
-    costs[planes.NAME] = _entropy(table.sum(axis=0)) + _entropy(table.sum(axis=1))
+        costs[f"dense-{name}"] = overhead + _palette_cost(ordered, falling, ranked)
+        rest = _palette_cost(ordered[filled], falling[filled], ranked)
+        costs[f"sparse-{name}"] = overhead + mask + rest
     return costs
 
 
-def _palette_cost(histogram: npt.NDArray[np.int64], ranked: bool) -> float:
-    order = np.argsort(-histogram, kind="stable")
-    counts = histogram[order]
-    escapes = counts[palette.ESCAPE :]
-    codes = np.append(counts[: palette.ESCAPE], escapes.sum())
-    listed = int(np.count_nonzero(counts[: palette.ESCAPE]))
-    cost = _huffman(codes) + 16 * listed
-    values = np.arange(escapes.size) if ranked else order[palette.ESCAPE :]
-    low = np.bincount(values & 0xFF, weights=escapes, minlength=256)
-    high = np.bincount(values >> 8, weights=escapes, minlength=256)
-    cost += _huffman(low) + _huffman(high)
-    return cost + (16 * int(np.count_nonzero(escapes)) if ranked else 0)
+def _mask_cost(zeros: int, total: int) -> int:
+    """Of a bit an element, coded eight at a time, if the zeros lie anywhere."""
+    ones = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1).tolist()
+    likely = [total * zeros ** (8 - k) * (total - zeros) ** k // (8 * total**8) for k in range(9)]
+    return huffman(np.array([likely[k] for k in ones], dtype=np.int64))
 
 
-def _entropy(counts: npt.NDArray[Any]) -> float:
-    """Bits to code symbols of these counts."""
-    found = counts[counts > 0].astype(np.float64)
-    total = found.sum()
-    return float(total * np.log2(total) - (found * np.log2(found)).sum()) if found.size else 0.0
+def _palette_cost(symbols: Counts, counts: Counts, ranked: bool) -> int:
+    """Of symbols by falling count."""
+    palette_size = min(counts.size, palette.ESCAPE)
+    escapes = counts[palette_size:]
+    cost = huffman(np.append(counts[:palette_size], escapes.sum())) + 16 * palette_size
+    values = np.arange(escapes.size) if ranked else symbols[palette_size:]
+    cost += sum(huffman(_sums(part, escapes)) for part in (values & 0xFF, values >> 8))
+    return cost + (16 * escapes.size if ranked else 0)
 
 
-def _huffman(counts: npt.NDArray[Any]) -> float:
-    """The same by a Huffman code, whose shortest word has one bit."""
-    total, most = counts.sum(), counts.max(initial=0)
-    if 2 * most <= total:
-        return _entropy(counts)
-    rest = counts.copy()
-    rest[np.argmax(counts)] = 0
-    return float(total) + _entropy(rest)
+def _sums(values: npt.NDArray[np.integer], counts: Counts) -> Counts:
+    """(256,) counts of bytes."""
+    found = np.zeros(256, dtype=np.int64)
+    np.add.at(found, values, counts)
+    return found

@@ -46,12 +46,27 @@ NAME = "palette"
 FRAME = 1 << 20  # elements
 ESCAPE = 255
 PATTERNS = 1 << 16
+FRAME_BYTES, ORDER_BITS = 200, 14  # about, of a frame and of a row, besides its elements
 MIN_ROWS = 16  # fewer rows in a frame are not worth sorting
 _PALETTE = struct.Struct("<H")
 _ESCAPES = struct.Struct("<I")
 _KEYS = {"frame_elements", "prologue_bytes", "sparse", "row_length"}
 
 Order = npt.NDArray[np.uint16]
+
+
+def overhead(tensor: TensorSpec) -> int:
+    """Bits that are spent on other things than elements: row orders, heads and Huffman tables."""
+    frame, row = _frame_and_row(tensor)
+    rows = tensor.elements // row if row else 0
+    return 8 * FRAME_BYTES * -(-tensor.elements // frame) + ORDER_BITS * rows
+
+
+def _frame_and_row(tensor: TensorSpec) -> tuple[int, int]:
+    """Elements of a frame, and of a row in it; 0 where rows are not sorted."""
+    frame = whole_rows(FRAME, tensor.row_length, tensor.elements)
+    sort = frame % tensor.row_length == 0 and (MIN_ROWS <= frame // tensor.row_length < PATTERNS)
+    return frame, tensor.row_length if sort else 0
 
 
 class PaletteEncoder:
@@ -77,10 +92,7 @@ class PaletteEncoder:
         self._ranks = np.arange(PATTERNS, dtype=np.uint16)
         self._ranks[self._escapes] = np.arange(self._escapes.size, dtype=np.uint16)
         self._sparse = sparse
-        self.frame_elements = whole_rows(FRAME, tensor.row_length, tensor.elements)
-        rows = self.frame_elements // tensor.row_length
-        aligned = self.frame_elements % tensor.row_length == 0
-        self._row_length = tensor.row_length if aligned and MIN_ROWS <= rows < PATTERNS else 0
+        self.frame_elements, self._row_length = _frame_and_row(tensor)
         self._compressor = Compressor()
 
     @property

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from support.checkpoints import SPECIAL_BITS
 
-from paramdelta import codecs, delta, kernels
-from paramdelta.codecs import palette
+from paramdelta import codecs, delta, kernels, kernels_rans
+from paramdelta.codecs import palette, rans
 from paramdelta.codecs.base import TensorSpec
 from paramdelta.delta import Term
 from paramdelta.patch import PatchDecoder, PatchEncoder
@@ -45,9 +45,7 @@ def both(monkeypatch: pytest.MonkeyPatch):
 
     def run(work):
         fast = work()
-        for module in (delta, codecs, palette):
-            monkeypatch.setattr(module, "compiled", lambda n: None)
-        monkeypatch.setattr("paramdelta.patch.compiled", lambda n: None)
+        monkeypatch.setattr(kernels, "_load", lambda: None)
         slow = work()
         monkeypatch.undo()
         return fast, slow
@@ -138,6 +136,39 @@ def test_codes_and_statistics_are_the_same(both, index: int, sparse: bool) -> No
         out = np.empty_like(change)
         decoder.frame(payload, out)
         return stats.histogram.tobytes(), payload, out.tobytes()
+
+    fast, slow = both(work)
+    assert fast == slow
+    assert fast[2] == change.tobytes()
+
+
+@pytest.mark.parametrize("index", range(4))
+@pytest.mark.parametrize("row", [64, 4096, 5001])
+@pytest.mark.parametrize("vectors", [True, False])
+def test_range_coded_frames_are_the_same(
+    both, monkeypatch: pytest.MonkeyPatch, index: int, row: int, vectors: bool
+) -> None:
+    if not vectors:
+        scalar = kernels.Coder(kernels_rans.encode, kernels_rans.decode, kernels_rans.checksum)
+        monkeypatch.setattr(kernels, "_compiled_coder", lambda: scalar)
+    base, post = patterns()[index]
+    change = np.empty_like(base)
+    delta.extract(base, "BF16", post, "BF16", change)
+
+    def work() -> tuple[bytes, list[bytes], bytes]:
+        stats = codecs.Statistics("BF16", row)
+        for start in range(0, change.size, 50_000):
+            stats.update(change[start : start + 50_000])
+        symbols, counts = stats.finish()
+        spec = TensorSpec("BF16", change.size, row)
+        encoder, _ = rans.fitted(symbols, counts, stats.bins, spec)
+        size = encoder.frame_elements
+        frames = [encoder.frame(change[i : i + size]) for i in range(0, change.size, size)]
+        decoder = rans.RansDecoder(encoder.params, encoder.prologue(), spec)
+        out = np.empty_like(change)
+        for k, frame in enumerate(frames):
+            decoder.frame(frame, out[k * size : (k + 1) * size])
+        return encoder.prologue(), frames, out.tobytes()
 
     fast, slow = both(work)
     assert fast == slow
