@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         ReleaseDetail,
         ReleaseView,
         RestoredView,
-        Transferred,
+        TransferResult,
         VerifyResult,
     )
 
@@ -339,6 +339,19 @@ def restored(found: RestoredView) -> None:
     said(f"{found.ref} is in {found.out}, bit for bit, after {found.seconds:.1f} s")
 
 
+def transferred(found: TransferResult) -> None:
+    table = _table("release", "digest", "")
+    for release in found.releases:
+        state = found.verb if release.created else "was there"
+        table.add_row(escape(release.ref), _short(release.digest), state)
+    console.print(table)
+    rate = found.nbytes / found.seconds if found.seconds else 0.0
+    said(
+        f"{found.store}: {found.blobs_sent} blobs sent ({_size(found.nbytes)}, "
+        f"{_size(rate)}/s), {found.blobs_skipped} were there"
+    )
+
+
 def exported(found: ExportedLora) -> None:
     table = _table("tensor", "rank", "error")
     for name, rank, error in found.tensors[:SHOWN]:
@@ -353,19 +366,6 @@ def exported(found: ExportedLora) -> None:
             ("error", f"{found.error:.1%} of ‖Δ‖, what is left out included"),
             ("time", f"{found.seconds:.1f} s"),
         ]
-    )
-
-
-def transferred(found: Transferred) -> None:
-    table = _table("release", "digest", "")
-    for release in found.releases:
-        state = found.verb if release.created else "was there"
-        table.add_row(escape(release.ref), _short(release.digest), state)
-    console.print(table)
-    rate = found.nbytes / found.seconds if found.seconds else 0.0
-    said(
-        f"{found.store}: {found.blobs_sent} blobs sent ({_size(found.nbytes)}, "
-        f"{_size(rate)}/s), {found.blobs_skipped} were there"
     )
 
 

@@ -106,7 +106,7 @@ def extract(base: Bits, base_dtype: str, post: Bits, post_dtype: str, out: Bits)
 
 def add(base: Bits, base_dtype: str, terms: Sequence[Term], out: Bits, out_dtype: str) -> None:
     """base + Σ alpha·delta into *out* (a carrier of *out_dtype*), by rule exact-1."""
-    if _all_bfloat16(base_dtype, terms, out_dtype) and (fast := compiled(base.size)):
+    if _is_compiled(base_dtype, terms, out_dtype) and (fast := compiled(base.size)):
         _add_compiled(fast, base, terms, out)
         return
     if len(terms) == 1 and terms[0].alpha == 1.0:
@@ -135,16 +135,20 @@ def _add_one(base: Bits, base_dtype: str, term: Term, out: Bits, out_dtype: str)
     round_into(total, out_dtype, out)
 
 
-def _all_bfloat16(base_dtype: str, terms: Sequence[Term], out_dtype: str) -> bool:
-    return base_dtype == out_dtype == "BF16" and all(term.dtype == "BF16" for term in terms)
+def _is_compiled(base_dtype: str, terms: Sequence[Term], out_dtype: str) -> bool:
+    """bfloat16 in and out; terms of bfloat16, or float32 as products of factors are."""
+    if base_dtype != "BF16" or out_dtype != "BF16":
+        return False
+    return all(term.dtype in ("BF16", "F32") for term in terms)
 
 
 def _add_compiled(fast: ModuleType, base: Bits, terms: Sequence[Term], out: Bits) -> None:
-    if len(terms) == 1 and terms[0].alpha == 1.0:
+    if len(terms) == 1 and terms[0].alpha == 1.0 and terms[0].dtype == "BF16":
         fast.add(base, terms[0].delta, out)
         return
     total = np.empty(base.size, dtype=np.float64)
     fast.start(base, total)
     for term in terms:
-        fast.accumulate(total, float(term.alpha), term.delta)
+        accumulate = fast.accumulate if term.dtype == "BF16" else fast.accumulate_wide
+        accumulate(total, float(term.alpha), term.delta)
     fast.finish(total, base, out)

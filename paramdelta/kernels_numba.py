@@ -172,3 +172,11 @@ def unescape(codes: Bits, values: Bits, out: Bits) -> None:
         if codes[i] == 255:
             out[i] = values[k]
             k += 1
+
+
+@njit(nogil=True, cache=True)
+def accumulate_wide(total: Any, alpha: float, change: Bits) -> None:
+    """accumulate of a float32 term (bits in uint32)."""
+    for i in range(change.size):
+        product = alpha * np.float64(_float_of(change[i]))
+        total[i] = total[i] + (product if product != 0.0 else -0.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import getpass
 import os
 import time
@@ -12,12 +11,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from paramdelta.digest import Digest
-from paramdelta.errors import ConflictError, NotFoundError, UsageError
-from paramdelta.problem import Problem
+from paramdelta.errors import NotFoundError, UsageError
 from registry.catalog import Catalog
 from registry.config import Settings
 from registry.progress import NoProgress, Progress
-from registry.records import Base, Release
+from registry.records import Release
 from registry.references import DeltaRef, parse_alias, parse_alpha, parse_delta, parse_name
 from registry.results import (
     Applied,
@@ -32,16 +30,14 @@ from registry.results import (
     ReleaseDetail,
     ReleaseView,
     RestoredView,
-    Transferred,
+    TransferResult,
     VerifyResult,
 )
 from registry.sources import (
     HUB_SCHEME,
     Located,
-    base_name_of,
     locate,
     locate_base,
-    location_of,
     open_again,
 )
 
@@ -50,7 +46,7 @@ if TYPE_CHECKING:
     from paramdelta.manifest import Manifest
     from registry.artifacts import Artifacts
     from registry.plan import Plan
-    from registry.publish import ExtractedDelta, Side
+    from registry.publishing import Publisher
 
 
 class Registry:
@@ -94,42 +90,15 @@ class Registry:
 
     def add_base(self, ref: str, name: str | None = None) -> BaseView:
         """Registers a checkpoint; reads it once for its digests and sketch."""
-        from registry.publish import Side
-
         given = parse_name(name) if name is not None else None
-        located = locate(ref, self.catalog)
-        base = self._described(
-            given or base_name_of(located), located, Side.of(located.open(self.progress))
-        )
-        return self._register(base, free=given is None)
+        return self._publisher.add_base(locate(ref, self.catalog), given)
 
-    def _described(self, name: str, located: Located, side: Side) -> Base:
-        """Reads every tensor."""
-        from registry.bases import describe
+    @property
+    def _publisher(self) -> Publisher:
+        from registry.publishing import Publisher
 
-        return describe(
-            name, location_of(located), located.revision, side,
-            threads=self.settings.threads, progress=self.progress,
-        )  # fmt: skip
-
-    def _register(self, base: Base, *, free: bool) -> BaseView:
-        """Adds *base*; with *free*, a name that other content holds gets a suffix."""
-        same = self.catalog.find_base_by_content(base.content_digest)
-        if free and same:
-            first = dataclasses.replace(
-                base, name=same[0].name, location=same[0].location, revision=same[0].revision
-            )
-            return BaseView(self.catalog.add_base(first), False, _elsewhere(base, same[:1]))
-        known = [found for found in same if found.name == base.name]
-        others = _elsewhere(base, [found for found in same if found.name != base.name])
-        try:
-            return BaseView(self.catalog.add_base(base), not known, others)
-        except ConflictError:
-            if not free:
-                raise
-        suffix = base.content_digest.removeprefix("sha256:")[:8]
-        renamed = dataclasses.replace(base, name=f"{base.name}-{suffix}")
-        return BaseView(self.catalog.add_base(renamed), True, others)
+        threads = self.settings.threads
+        return Publisher(self.catalog, lambda: self.artifacts, threads, self.progress)
 
     def bases(self, pattern: str | None = None) -> list[BaseView]:
         return [BaseView(base) for base in self.catalog.list_bases(pattern, evidence=False)]
@@ -162,7 +131,6 @@ class Registry:
         lora: the folder of a PEFT adapter, in the place of a post. The same content under the same
         name returns the release that is there.
         """
-        from registry import publish
         from registry.releasing import release_delta
         from registry.store_card import base_models, refresh_card
 
@@ -171,20 +139,11 @@ class Registry:
         if (post is None) == (lora is None):
             raise UsageError("give either a post-trained checkpoint or a LoRA adapter")
         at_base = locate(base, self.catalog)
-        # headers first: a pair that does not match is refused before weights are fetched
-        side = publish.Side.of(at_base.headers(self.progress))
         if lora is not None:
-            registered, found = self._extract_adapter(at_base, side, lora)
+            registered, found = self._publisher.adapter(at_base, lora)
         else:
             at_post = locate(post or "", self.catalog)
-            found = publish.extract_checkpoint(
-                self.artifacts,
-                side,
-                publish.Side.of(at_post.headers(self.progress)),
-                threads=self.settings.threads,
-                progress=self.progress,
-            )
-            registered = self._register_own_base(at_base, side, found)
+            registered, found = self._publisher.checkpoint(at_base, at_post)
         release, created = release_delta(
             self.catalog,
             self.artifacts,
@@ -198,52 +157,6 @@ class Registry:
         refresh_card(self.artifacts, base_models([registered.base]))
         seconds = time.monotonic() - started
         return Published(release, created, registered.base.name, seconds, found.problems)
-
-    def _extract_adapter(
-        self, located: Located, side: Side, folder: Path
-    ) -> tuple[BaseView, ExtractedDelta]:
-        """The base is read only where the catalog does not know it yet."""
-        from paramdelta.adapter import read_adapter
-        from paramdelta.architecture import is_tied
-        from paramdelta.sketch import Sketch
-        from registry.publish_adapter import KnownBase, extract_adapter
-
-        checkpoint = side.checkpoint
-        config = checkpoint.json_file("config.json") or {}
-        table = {name: (info.dtype, info.shape) for name, info in checkpoint.tensors.items()}
-        adapter = read_adapter(folder, checkpoint.tensors, tied=is_tied(config, table))
-        base = located.base or self.catalog.find_base_by_location(location_of(located))
-        if base is None or base.sketch is None:
-            name = base.name if base else base_name_of(located)
-            base = self._register(self._described(name, located, side), free=True).base
-        assert base.sketch is not None
-        known = KnownBase(Digest(base.content_digest), Sketch.from_bytes(base.sketch, base.name))
-        found = extract_adapter(
-            self.artifacts,
-            side,
-            known,
-            adapter,
-            threads=self.settings.threads,
-            progress=self.progress,
-        )
-        return BaseView(base), found
-
-    def _register_own_base(self, located: Located, side: Side, found: ExtractedDelta) -> BaseView:
-        """The base of a publish is registered from what the extraction has read anyway."""
-        from registry.bases import describe_read
-
-        name = located.base.name if located.base else base_name_of(located)
-        digest = found.manifest.base.content_digest
-        if found.base_values is not None:
-            base = describe_read(
-                name, location_of(located), located.revision, side, digest,
-                found.base_sketch.to_bytes(), found.base_values,
-            )  # fmt: skip
-        elif known := self.catalog.find_base_by_content(digest):
-            return BaseView(known[0])
-        else:  # the post lacks some of its tensors or rows
-            base = self._described(name, located, side)
-        return self._register(base, free=True)
 
     # -- browsing -------------------------------------------------------------------------
 
@@ -509,7 +422,7 @@ class Registry:
 
     # -- other stores ---------------------------------------------------------------------
 
-    def push(self, deltas: Sequence[str], to: str) -> Transferred:
+    def push(self, deltas: Sequence[str], to: str) -> TransferResult:
         """Copies releases into the store at *to*, skipping what is there."""
         from registry import transfer
 
@@ -517,7 +430,7 @@ class Registry:
         there = _other_store(to)
         return transfer.push(self.catalog, self.artifacts, there, releases, self.progress)
 
-    def pull(self, deltas: Sequence[str], origin: str) -> Transferred:
+    def pull(self, deltas: Sequence[str], origin: str) -> TransferResult:
         """Copies releases from the store at *origin* and catalogues them under the same names."""
         from registry import transfer
 
@@ -590,15 +503,6 @@ class Registry:
         store = self.settings.store
         local = [] if "://" in store else [Path(store)]
         return [self.settings.registry, *local]
-
-
-def _elsewhere(base: Base, others: Sequence[Base]) -> tuple[Problem, ...]:
-    """Of bases that are the same as *base*, but not the same folder."""
-    named = ", ".join(other.name for other in others if other.location != base.location)
-    if not named:
-        return ()
-    reason = f"the same content as base {named}: its tensors, in other files or another folder"
-    return (Problem("content", reason, "note"),)
 
 
 def _other_store(address: str, must_exist: bool = False) -> Artifacts:

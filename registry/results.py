@@ -300,7 +300,7 @@ class MovedRelease:
 
 
 @dataclass(frozen=True, slots=True)
-class Transferred:
+class TransferResult:
     """verb: ``pushed`` or ``pulled``. store: the other store's address. nbytes: of blobs sent."""
 
     verb: Literal["pushed", "pulled"]

@@ -31,7 +31,7 @@ from registry.progress import Progress
 from registry.records import Release
 from registry.references import LATEST, DeltaRef, is_name
 from registry.releasing import read_sealed, seal_of
-from registry.results import MovedRelease, Transferred
+from registry.results import MovedRelease, TransferResult
 from registry.seal import ReleaseRecord
 from registry.store_card import base_models, refresh_card
 
@@ -65,7 +65,7 @@ def push(
     there: Artifacts,
     releases: Sequence[Release],
     progress: Progress,
-) -> Transferred:
+) -> TransferResult:
     """Releases of the catalog into another store, with everything they need.
 
     ConflictError, before anything is sent, where that store has other content under a version.
@@ -90,7 +90,7 @@ def pull(
     there: Artifacts,
     refs: Sequence[DeltaRef],
     progress: Progress,
-) -> Transferred:
+) -> TransferResult:
     """Releases that another store holds into this one and its catalog, as the same name@version.
 
     ConflictError, before anything is fetched, where store or catalog have other content under one.
@@ -120,8 +120,8 @@ def _done(
     moved: Sequence[MovedRelease],
     tally: Tally,
     started: float,
-) -> Transferred:
-    return Transferred(
+) -> TransferResult:
+    return TransferResult(
         verb,
         there.store.url,
         tuple(moved),

@@ -69,6 +69,27 @@ def test_differences_are_the_same(both, index: int) -> None:
 
 
 @pytest.mark.parametrize("index", range(4))
+@pytest.mark.parametrize("alphas", [[1.0], [0.7], [0.0], [0.5, 1.0], [1.0, -0.25, 3.0]])
+def test_sums_with_float32_terms_are_the_same(both, index: int, alphas: list[float]) -> None:
+    """A product of factors is float32; among others any bits, infinities and NaNs too."""
+    base, change = patterns()[index]
+    wide = (change.astype(np.uint32) << 16) | np.roll(change, 5)
+    wide[: len(SPECIAL_BITS["F32"])] = SPECIAL_BITS["F32"]
+    terms = [
+        Term(np.float32(a).item(), change if i == 1 else wide, "BF16" if i == 1 else "F32")
+        for i, a in enumerate(alphas)
+    ]
+
+    def work() -> np.ndarray:
+        out = np.empty_like(base)
+        delta.add(base, "BF16", terms, out, "BF16")
+        return out
+
+    fast, slow = both(work)
+    assert np.array_equal(fast, slow)
+
+
+@pytest.mark.parametrize("index", range(4))
 @pytest.mark.parametrize("alphas", [[], [1.0], [0.7], [-1.0], [0.0], [0.5, 1.0], [1.0, -0.25, 3.0]])
 def test_sums_are_the_same(both, index: int, alphas: list[float]) -> None:
     base, change = patterns()[index]

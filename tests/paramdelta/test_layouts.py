@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from transformers import (
@@ -102,6 +102,7 @@ def test_the_number_of_experts_is_bounded() -> None:
         assert len(parts("x.mlp.experts.down_proj", shape, config)) == found
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 5), st.integers(1, 4), st.integers(1, 4), st.integers(0, 3), st.integers(1, 6)
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.registries import TOKENIZER
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -232,6 +232,7 @@ def test_names_tell_their_class(token: str, kind: str) -> None:
     assert tokenizer.class_of(token, {token}) == ("pad" if kind == "named" else kind)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(min_size=1, max_size=4), st.integers(0, 99), max_size=8))
 def test_ids_decide_and_the_order_in_the_file_does_not(vocab: dict[str, int]) -> None:
     shuffled = dict(sorted(vocab.items(), reverse=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.families import llama3
 from support.models import Model, token_rows
@@ -36,6 +36,7 @@ def of(base: dict[int, str], post: dict[int, str], target: dict[int, str], **mor
     return compare(*sides, same_content=False, **more)
 
 
+@settings(deadline=None)
 @given(TOKENS, ALIGN)
 def test_nothing_is_said_where_nothing_differs(
     added: dict[int, str], align: Literal["ids", "tokens"]
@@ -44,6 +45,7 @@ def test_nothing_is_said_where_nothing_differs(
     assert (found.verdict, found.problems) == ("compatible", ())
 
 
+@settings(deadline=None)
 @given(TOKENS, TOKENS, TOKENS, ALIGN)
 def test_refused_means_an_error_and_every_error_has_a_remedy(
     base: dict[int, str],
@@ -59,6 +61,7 @@ def test_refused_means_an_error_and_every_error_has_a_remedy(
         assert not errors, "matching by string leaves nothing to refuse about added tokens"
 
 
+@settings(deadline=None)
 @given(TOKENS, TOKENS)
 def test_a_target_that_is_the_post_clashes_with_nothing(
     base: dict[int, str], post: dict[int, str]

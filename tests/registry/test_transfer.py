@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from support import postgres
+from support.adapters import lora_pair, write_adapter
 from support.checkpoints import changed, llama_like, write_checkpoint
 from support.local_hub_store import StoreHub
 from support.registries import family, files_of
@@ -179,6 +180,17 @@ def test_references_that_a_store_does_not_know(site: Site, store: str) -> None:
     site.run("bob", "pull", "maths", "--from", store, code=4)
     site.run("ann", "push", "maths", "--to", store, code=4)
     site.run("ann", "push", "chat:0.5", "--to", store, code=2)
+
+
+def test_an_adapter_travels_too(site: Site, shared: Path) -> None:
+    tensors = lora_pair("model.layers.0.self_attn.q_proj", 32, 32)
+    adapter = write_adapter(site.folder / "adapter", tensors)
+    site.run("ann", "publish", "lora", "--base", site.base, "--lora", adapter)
+    site.run("ann", "push", "lora", "--to", shared)
+    site.run("bob", "pull", "lora", "--from", shared)
+    back = site.run("bob", "restore", "lora", "--base", site.base, "--out", site.folder / "back")
+    assert back["files"] == files_of(adapter)
+    assert site.run("bob", "verify", "--all", "--deep")["ok"]
 
 
 def test_a_store_can_be_worked_in_directly(site: Site, store: str) -> None:
