@@ -97,6 +97,9 @@ def added(base: Fingerprint, post: Fingerprint, target: Fingerprint, align: Alig
     problems = _replaced(base, post)
     if None in (base.facets["ids_hash"], target.facets["ids_hash"]):  # not both a tokenizer.json
         return Moved(tuple(problems))
+    tables = [side.facets["added_tokens"] for side in (base, post, target)]
+    if tables[0] == tables[1] == tables[2]:  # most often so, and queries ask by the thousand
+        return Moved(tuple(problems))
     own, new, here = _Names(base), _Names(post), _Names(target)
     by_string = align == "tokens"
     if not by_string:
