@@ -22,7 +22,7 @@ FP8 = {"quantization_config": {"quant_method": "fp8", "weight_block_size": [8, 8
 ON_PALETTE = 8192  # elements of the tensor that gets the codec which large ones had before
 
 
-def choose(stats, elements, dtype, row_length):  # noqa: ANN001, ANN201
+def choose(stats, elements, dtype, row_length):
     """As the program chooses, but one tensor keeps an older codec in use."""
     if elements == ON_PALETTE:
         symbols, counts = stats.finish()
