@@ -29,6 +29,7 @@ MAX_JSON_DEPTH = 32
 MAX_JSON_VALUES = 4_000_000  # in one document; Gemma 3's tokenizer.json has about 1.8 million
 MAX_JSON_DIGITS = 400  # of an integer: int() is quadratic; a float64 needs 309
 MAX_FRAME_ELEMENTS = 1 << 20
+MAX_ROW = 1 << 20  # elements of a row that a merge method looks at as one; real rows: 57,344
 MAX_RANK = 1 << 14  # of a product of factors; adapters have 4 to 512
 MAX_FACTOR_BYTES = (
     2048 * MIB
