@@ -19,10 +19,11 @@ from paramdelta.dtypes import ARITHMETIC, Bits, carrier
 from paramdelta.logical import NumberReader
 from paramdelta.manifest import Product
 from registry.artifacts import Artifacts
-from registry.contribution import Elements, Placed, ProductElements, StoredElements
+from registry.contribution import Addend, Elements, Placed, ProductElements, StoredElements
 from registry.extract import CHUNK, hash_tensor, row_length
 from registry.jobs import Job, run_jobs
 from registry.layout import tensor_bytes
+from registry.merging import MergedElements, is_merged, merged_part
 from registry.plan import Plan, PlanPart, PlanTensor, PlanTerm
 from registry.progress import Progress
 
@@ -111,7 +112,12 @@ class _TensorJob:
         return base, self._out_hash.digest
 
     def _part(self, part: PlanPart, advance: Advance) -> None:
-        placed = [self._open(term, part) for term in part.terms]
+        placed: list[Addend]
+        if self._tensor.action == "add" and is_merged(self._work.plan, part):
+            placed = [MergedElements(self._work.plan, part, self._open, advance)]
+            part = merged_part(part)
+        else:
+            placed = [self._open(term, part) for term in part.terms]
         try:
             self._elements(part, placed, advance)
             for source in placed:
@@ -129,7 +135,7 @@ class _TensorJob:
             return ProductElements(self._work.artifacts, term.source, term.factors)
         return StoredElements(self._work.artifacts, term.source)
 
-    def _elements(self, part: PlanPart, placed: list[Placed], advance: Advance) -> None:
+    def _elements(self, part: PlanPart, placed: list[Addend], advance: Advance) -> None:
         base = NumberReader(self._work.reader, part.base) if part.base else None
         dtype = part.base.dtype if part.base else self._tensor.dtype
         count = 1
@@ -151,11 +157,12 @@ class _TensorJob:
             advance(out[:n].nbytes)
 
     def _make(
-        self, part: PlanPart, placed: list[Placed], held: Bits, dtype: str, out: Bits
+        self, part: PlanPart, placed: list[Addend], held: Bits, dtype: str, out: Bits
     ) -> None:
         """One chunk; *held* are the base's numbers, +0 where it has none."""
         tensor, add = self._tensor, self._work.add
         if tensor.action in ("replace", "new"):
+            assert isinstance(placed[0], Placed)
             placed[0].source.read(out)
             return
         if dtype not in ARITHMETIC:
@@ -174,12 +181,12 @@ class _TensorJob:
                 add(nothing, dtype, [whole], rows, tensor.dtype)
                 out[fresh] = rows
 
-    def _fused(self, placed: Placed, alpha: float, held: Bits, dtype: str, out: Bits) -> bool:
+    def _fused(self, placed: Addend, alpha: float, held: Bits, dtype: str, out: Bits) -> bool:
         """Decodes and adds the next frame in one go, where source and device can."""
-        source = placed.source
-        if self._work.add is not delta.add or not placed.is_plain:
+        if self._work.add is not delta.add or not isinstance(placed, Placed):
             return False
-        if not isinstance(source, StoredElements):
+        source = placed.source
+        if not placed.is_plain or not isinstance(source, StoredElements):
             return False
         payload = source.next_frame(held.size)
         if payload is None:

@@ -17,7 +17,7 @@ from registry.catalog import Catalog
 from registry.config import Settings
 from registry.progress import NoProgress, Progress
 from registry.records import Base, Release
-from registry.references import DeltaRef, parse_alias, parse_alpha, parse_delta, parse_name
+from registry.references import DeltaRef, parse_alias, parse_delta, parse_name
 from registry.results import (
     Applied,
     BaseView,
@@ -315,6 +315,7 @@ class Registry:
     ) -> Plan:
         """What ``apply`` would do. IncompatibleError with all problems where it may not."""
         from registry import planning, resolver
+        from registry.alphas import parse_alpha_for
         from registry.tensor_plan import Contribution
 
         refs = [parse_delta(text) for text in deltas]
@@ -328,7 +329,11 @@ class Registry:
         chosen = resolver.Options(
             method=method,
             options=options,
-            alpha_for=[(p, parse_alpha(a)) for p, a in (alpha_for or {}).items()],
+            alpha_for=parse_alpha_for(
+                alpha_for or {},
+                lambda text: _ref_of(self._find(parse_delta(text))),
+                {source.name for part in candidates for source in part.manifest.sources},
+            ),
             dtype=planning.parse_dtype(dtype),
             device=planning.choose_device(device),
             max_shard_size=max_shard_size,
