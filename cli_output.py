@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         DoctorLine,
         EventView,
         ExportedLora,
+        MethodView,
         Published,
         QueryResult,
         Reindexed,
@@ -284,7 +285,8 @@ def plan(found: Plan) -> None:
         [
             ("base", found.base.ref),
             *(("delta", f"{d.ref} × {d.alpha:g}") for d in found.deltas),
-            ("method", f"{found.method}, rule {found.rule}"),
+            ("method", f"{_method(found)}, rule {found.rule}"),
+            *(("alpha for", f"{pattern}: {alpha:g}") for pattern, alpha in found.alpha_for),
             ("dtype", found.dtype or "as the base"),
             ("device", found.device),
             ("tensors", ", ".join(f"{n} {what}" for what, n in _actions(found.counts) if n)),
@@ -294,6 +296,20 @@ def plan(found: Plan) -> None:
     _behaviour(found)
     console.print(f"verdict: {_coloured(found.verdict)}")
     _problems(found.problems)
+
+
+def _method(found: Plan) -> str:
+    options = ", ".join(f"{key}={value}" for key, value in found.options.items())
+    return f"{found.method} ({options})" if options else found.method
+
+
+def methods(views: Sequence[MethodView]) -> None:
+    table = _table("method", "merged Δ", "from", "options")
+    for view in views:
+        options = [f"{name}={default} ({allowed}): {says}" for name, default, allowed, says
+                   in view.options]  # fmt: skip
+        table.add_row(view.name, escape(view.equation), view.paper, escape("\n".join(options)))
+    console.print(table)
 
 
 def _behaviour(found: Plan) -> None:

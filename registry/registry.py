@@ -9,10 +9,11 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from paramdelta.digest import Digest
 from paramdelta.errors import ConflictError, NotFoundError, UsageError
+from paramdelta.problem import Problem
 from registry.catalog import Catalog
 from registry.config import Settings
 from registry.progress import NoProgress, Progress
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from registry.artifacts import Artifacts
     from registry.plan import Plan
     from registry.publish import ExtractedDelta, Side
+    from registry.recipe import Recipe
 
 
 class Registry:
@@ -312,8 +314,12 @@ class Registry:
         device: str = "auto",
         keep_base_behaviour: bool = False,
         align: str = "ids",
+        notes: Sequence[Problem] = (),
     ) -> Plan:
-        """What ``apply`` would do. IncompatibleError with all problems where it may not."""
+        """What ``apply`` would do. IncompatibleError with all problems where it may not.
+
+        notes: what the caller has to say of the deltas' choice; they stand in the plan.
+        """
         from registry import planning, resolver
         from registry.alphas import parse_alpha_for
         from registry.tensor_plan import Contribution
@@ -341,7 +347,21 @@ class Registry:
             align=resolver.parse_align(align),
         )
         located = locate(base, self.catalog)
-        return planning.make_plan(self.catalog, self.artifacts, located, candidates, chosen)
+        made = planning.make_plan(self.catalog, self.artifacts, located, candidates, chosen)
+        return dataclasses.replace(made, problems=(*notes, *made.problems))
+
+    def recipe(self, path: Path) -> Recipe:
+        """What the YAML file *path* says to apply; mergekit's merges are translated."""
+        from registry.finding import base_of_content, find_delta_of
+        from registry.mergekit_recipe import import_mergekit
+        from registry.recipe import read_recipe
+
+        def translate(document: Mapping[str, Any], where: Path) -> Recipe:
+            base = str(document.get("base_model"))
+            find = find_delta_of(self.catalog, base, self.settings.threads, self.progress)
+            return import_mergekit(document, where, find)
+
+        return read_recipe(path, translate, lambda digest: base_of_content(self.catalog, digest))
 
     def apply(self, plan: Plan, out: Path, *, force: bool = False) -> Applied:
         """Executes *plan*. ConflictError if *out* exists and not *force*.

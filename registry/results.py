@@ -205,6 +205,39 @@ class CheckResult:
 
 
 @dataclass(frozen=True, slots=True)
+class MethodView:
+    """A line of the METHODS table. options: (name, default, what is allowed, what it says)."""
+
+    name: str
+    paper: str
+    equation: str
+    options: tuple[tuple[str, float | int | str, str, str], ...]
+
+    @classmethod
+    def table(cls) -> list[MethodView]:
+        from paramdelta.methods import METHODS
+
+        return [
+            cls(
+                method.name,
+                method.paper,
+                method.equation,
+                tuple((o.name, o.default, o.allowed, o.says) for o in method.options),
+            )
+            for method in METHODS.values()
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        keys = ("name", "default", "allowed", "says")
+        return {
+            "name": self.name,
+            "paper": self.paper,
+            "equation": self.equation,
+            "options": [dict(zip(keys, option, strict=True)) for option in self.options],
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Applied:
     out: str
     content_digest: Digest

@@ -84,9 +84,9 @@ class Option:
     def allowed(self) -> str:
         if self.kind == "choice":
             return ", ".join(self.choices)
-        return (
-            f"{'an integer' if self.kind == 'integer' else 'a number'} {self.low:g} … {self.high:g}"
-        )
+        if self.kind == "integer":
+            return f"an integer {int(self.low)} … {int(self.high)}"
+        return f"a number {self.low:g} … {self.high:g}"
 
 
 def no_survey(task: Task, chunks: Chunks) -> None:

@@ -154,7 +154,7 @@ def shared_ranks(rows: Bits) -> Floats:
 
 # -- their options ------------------------------------------------------------------------
 
-MAX_SEED = 2**63 - 1
+MAX_SEED = 2**32 - 1
 _LEAST = 0.0001  # a smaller density would scale single elements by more than 10,000
 
 _SEED = Option("seed", "integer", 0, "of the chance", high=MAX_SEED)
