@@ -466,6 +466,20 @@ def export_lora(state: State, delta: str, rank: int, out: Path, force: bool) -> 
     state.emit(found.to_json(), lambda: _out().exported(found))
 
 
+# -- measuring ----------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("deltas", nargs=-1, required=True, metavar="DELTA DELTA...")
+@click.option("--sketch", is_flag=True, help="Estimate from the catalog alone, in no time.")
+@pass_state
+def compare(state: State, deltas: tuple[str, ...], sketch: bool) -> None:
+    """Measure deltas against each other: cosine, sign agreement, overlap, norms."""
+    with state.registry() as registry:
+        found = registry.compare(deltas, sketch=sketch)
+    state.emit(found.to_json(), lambda: _out().compared(found))
+
+
 # -- names --------------------------------------------------------------------------------
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Applied,
         BaseView,
         CheckResult,
+        Compared,
         DoctorLine,
         EventView,
         ExportedLora,
@@ -364,6 +365,39 @@ def exported(found: ExportedLora) -> None:
             ("time", f"{found.seconds:.1f} s"),
         ]
     )
+
+
+def compared(found: Compared) -> None:
+    table = _table("a", "b", "cosine", "by chance", "sign agreement", "overlap", "‖b‖/‖a‖")
+    for pair in found.pairs:
+        row = pair.to_json()
+        error = row["cosine_stderr"] if row["sketch"] else row["null"]["cosine_stderr"]
+        table.add_row(
+            escape(pair.a), escape(pair.b),
+            _number(row["cosine"]) + (f" ± {error:.3f}" if row["sketch"] else ""),
+            "0" if row["sketch"] else f"0 ± {error:.2g}",
+            _number(row["sign_agreement"]), _number(row.get("overlap")), _number(row["norm_ratio"]),
+        )  # fmt: skip
+    console.print(table)
+    for pair in found.pairs:
+        row = pair.to_json()
+        for word in ("by_module", "by_layer"):
+            if parts := row.get(word):
+                said(f"{pair.a} and {pair.b}, {word.replace('_', ' ')}")
+                _parts(word.removeprefix("by_"), parts)
+    _problems(found.problems)
+
+
+def _parts(head: str, parts: Mapping[str, Mapping[str, float | None]]) -> None:
+    table = _table(head, "cosine", "sign agreement", "overlap", "‖b‖/‖a‖")
+    for name, row in parts.items():
+        keys = ("cosine", "sign_agreement", "overlap", "norm_ratio")
+        table.add_row(escape(name), *(_number(row[key]) for key in keys))
+    console.print(table)
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"
 
 
 def verified(found: VerifyResult) -> None:

@@ -17,9 +17,8 @@ from paramdelta.checkpoint import Checkpoint, TensorReader
 from paramdelta.digest import Digest, Hasher, content_digest
 from paramdelta.dtypes import ARITHMETIC, Bits, carrier
 from paramdelta.logical import NumberReader
-from paramdelta.manifest import Product
 from registry.artifacts import Artifacts
-from registry.contribution import Addend, Elements, Placed, ProductElements, StoredElements
+from registry.contribution import Addend, Placed, StoredElements, open_elements
 from registry.extract import CHUNK, hash_tensor, row_length
 from registry.jobs import Job, run_jobs
 from registry.layout import tensor_bytes
@@ -127,13 +126,8 @@ class _TensorJob:
                 source.close()
 
     def _open(self, term: PlanTerm, part: PlanPart) -> Placed:
-        return Placed(self._source(term), term.rows, row_length(part.shape))
-
-    def _source(self, term: PlanTerm) -> Elements:
-        if isinstance(term.source, Product):
-            assert term.factors is not None
-            return ProductElements(self._work.artifacts, term.source, term.factors)
-        return StoredElements(self._work.artifacts, term.source)
+        source = open_elements(self._work.artifacts, term.source, term.factors)
+        return Placed(source, term.rows, row_length(part.shape))
 
     def _elements(self, part: PlanPart, placed: list[Addend], advance: Advance) -> None:
         base = NumberReader(self._work.reader, part.base) if part.base else None

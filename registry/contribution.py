@@ -14,7 +14,7 @@ from paramdelta.dtypes import Bits, carrier
 from paramdelta.errors import InvalidError
 from paramdelta.limits import MAX_FACTOR_BYTES
 from paramdelta.lowrank import LowRank
-from paramdelta.manifest import Product, TensorEntry
+from paramdelta.manifest import Product, TensorEntry, Transferred
 from paramdelta.vocabulary import RowMap
 from registry.artifacts import Artifacts
 from registry.extract import CHUNK, row_length
@@ -102,6 +102,18 @@ class ProductElements:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+def open_elements(
+    artifacts: Artifacts,
+    source: Transferred,
+    factors: tuple[TensorEntry, TensorEntry] | None,
+) -> Elements:
+    """A delta's elements of one tensor. factors: of a product."""
+    if isinstance(source, Product):
+        assert factors is not None
+        return ProductElements(artifacts, source, factors)
+    return StoredElements(artifacts, source)
 
 
 def open_product(

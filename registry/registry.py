@@ -23,6 +23,7 @@ from registry.results import (
     Applied,
     BaseView,
     CheckResult,
+    Compared,
     DoctorLine,
     EventView,
     ExportedLora,
@@ -461,6 +462,25 @@ class Registry:
                 missing = missing or error
         assert missing is not None
         raise missing
+
+    # -- measuring ------------------------------------------------------------------------
+
+    def compare(self, deltas: Sequence[str], *, sketch: bool = False) -> Compared:
+        """Cosine, sign agreement, overlap and norms of every pair, against those of chance.
+
+        sketch: estimates from the catalog alone; the store is not opened.
+        """
+        from registry.compare import Named, compare_deltas, compare_sketches
+
+        releases = [self._find(parse_delta(text)) for text in deltas]
+        if len({release.digest for release in releases}) != len(releases) or len(releases) < 2:
+            raise UsageError("give at least two different deltas")
+        if sketch:
+            return compare_sketches(releases)
+        named = [Named(_ref_of(one), self._manifest(one.digest)) for one in releases]
+        return compare_deltas(
+            self.artifacts, named, threads=self.settings.threads, progress=self.progress
+        )
 
     # -- names ----------------------------------------------------------------------------
 
