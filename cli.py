@@ -480,6 +480,24 @@ def compare(state: State, deltas: tuple[str, ...], sketch: bool) -> None:
     state.emit(found.to_json(), lambda: _out().compared(found))
 
 
+@cli.command()
+@click.argument("delta")
+@click.option("--base", metavar="REF", help="Which elements would be rounded away on this base?")
+@click.option(
+    "--directions",
+    type=click.IntRange(0, 512),
+    default=8,
+    show_default=True,
+    help="Singular values taken of each matrix; 0 for none.",
+)
+@pass_state
+def profile(state: State, delta: str, base: str | None, directions: int) -> None:
+    """Show what DELTA looks like: its size, its zeros, its directions."""
+    with state.registry() as registry:
+        found = registry.profile(delta, base, directions)
+    state.emit(found.to_json(), lambda: _out().profiled(found))
+
+
 # -- names --------------------------------------------------------------------------------
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         EventView,
         ExportedLora,
         MethodView,
+        Profiled,
         Published,
         QueryResult,
         Reindexed,
@@ -337,9 +338,18 @@ def applied(found: Applied) -> None:
             ("out", found.out),
             ("content", found.content_digest),
             ("time", f"{found.seconds:.1f} s on {found.device}"),
+            *(("rounded away", text) for text in _lost(found)),
         ]
     )
     console.print(f"next: paramdelta verify --model {escape(found.out)}", style="dim")
+
+
+def _lost(found: Applied) -> list[str]:
+    lost = found.to_json()["lost_updates"]
+    if lost is None:
+        return []
+    worst = "".join(f"; most in {row['name']}: {row['share']:.1%}" for row in lost["worst"][:1])
+    return [f"{lost['share']:.1%} of the elements that the deltas change{worst}"]
 
 
 def restored(found: RestoredView) -> None:
@@ -385,6 +395,24 @@ def compared(found: Compared) -> None:
             if parts := row.get(word):
                 said(f"{pair.a} and {pair.b}, {word.replace('_', ' ')}")
                 _parts(word.removeprefix("by_"), parts)
+    _problems(found.problems)
+
+
+def profiled(found: Profiled) -> None:
+    document = found.to_json()
+    rows = [*document["tensors"], document["total"] | {"name": "all of them"}]
+    table = _table(
+        "tensor", "‖Δ‖", "‖Δ‖/‖W‖", "zeros", "rounded away", "stable rank", "energy of the first"
+    )
+    for row in rows:
+        energy = row.get("energy") or []
+        shown = [f"{k}: {energy[k - 1]:.0%}" for k in (1, 8, 64, 512) if k <= len(energy)]
+        table.add_row(
+            escape(row["name"]), f"{row['norm']:.3g}", _number(row["relative_norm"]),
+            _number(row["zeros"]), _number(row["below_half_ulp"]),
+            _number(row.get("stable_rank")), ", ".join(shown),
+        )  # fmt: skip
+    console.print(table)
     _problems(found.problems)
 
 

@@ -41,5 +41,6 @@ MAX_ADAPTER_RANK = 1 << 16  # of a LoRA; real ones have 4 … 1,024
 MAX_PATTERNS = 20_000  # in an adapter's rank_pattern or alpha_pattern; one a module at most
 MAX_PATTERN_CHARACTERS = 1024
 MAX_PATTERN_STEPS = 20_000_000  # characters looked at for one adapter, at most ten seconds
+MAX_PROFILE_ELEMENTS = 1 << 25  # of a matrix whose singular values are taken: 128 MB a thread
 MAX_RECIPE_BYTES = 1 << 18  # a YAML file that says what to apply
 MAX_RECIPE_DEPTH = 16

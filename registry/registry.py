@@ -27,6 +27,7 @@ from registry.results import (
     DoctorLine,
     EventView,
     ExportedLora,
+    Profiled,
     Published,
     QueryResult,
     Reindexed,
@@ -388,8 +389,9 @@ class Registry:
             card=planning.card_of(plan, self.artifacts),
         )
         return Applied(
-            str(out), outcome.content_digest, plan, time.monotonic() - started, plan.device
-        )
+            str(out), outcome.content_digest, plan, time.monotonic() - started, plan.device,
+            outcome.lost,
+        )  # fmt: skip
 
     def restore(
         self, delta: str, out: Path, *, base: str | None = None, force: bool = False
@@ -481,6 +483,20 @@ class Registry:
         return compare_deltas(
             self.artifacts, named, threads=self.settings.threads, progress=self.progress
         )
+
+    def profile(self, delta: str, base: str | None = None, directions: int = 8) -> Profiled:
+        """How large a delta is against its base, where it is zero, how many directions it has.
+
+        base: also which of its elements would be rounded away there.
+        """
+        from registry.profiling import profile_delta
+
+        release = self._find(parse_delta(delta))
+        checkpoint = locate(base, self.catalog).open() if base else None
+        return profile_delta(
+            self.artifacts, self._manifest(release.digest), _ref_of(release), checkpoint,
+            directions, threads=self.settings.threads, progress=self.progress,
+        )  # fmt: skip
 
     # -- names ----------------------------------------------------------------------------
 

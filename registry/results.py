@@ -12,6 +12,8 @@ from registry.records import Base, Event, Release
 
 if TYPE_CHECKING:  # plans need numpy, and most commands show none
     from paramdelta.analysis import PairSums
+    from paramdelta.profile import TensorProfile
+    from registry.lost import Lost
     from registry.plan import Plan
 
 
@@ -245,11 +247,15 @@ class Applied:
     plan: Plan
     seconds: float
     device: str
+    lost: tuple[Lost, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
+        from registry.lost import summary
+
         return {
             "out": self.out,
             "content_digest": self.content_digest,
+            "lost_updates": summary(self.lost),
             "plan": self.plan.to_json(),
             "seconds": self.seconds,
             "device": self.device,
@@ -409,5 +415,24 @@ class Compared:
     def to_json(self) -> dict[str, Any]:
         return {
             "pairs": [pair.to_json() for pair in self.pairs],
+            "problems": _problems(self.problems),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Profiled:
+    """What a delta looks like, tensor by tensor."""
+
+    ref: str
+    tensors: tuple[TensorProfile, ...]
+    problems: tuple[Problem, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        from paramdelta.profile import total
+
+        return {
+            "ref": self.ref,
+            "total": total(list(self.tensors)),
+            "tensors": [tensor.to_json() for tensor in self.tensors],
             "problems": _problems(self.problems),
         }
