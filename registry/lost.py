@@ -52,16 +52,24 @@ class LostCounter:
             return
         self._changed += int(np.count_nonzero(out != held))
         if not self._known:
-            touched = np.zeros(out.size, dtype=np.bool_)
-            for term in terms:
-                if term.alpha:
-                    kind = term.delta.dtype.type
-                    touched |= (term.delta & kind(delta.MAGNITUDE[term.dtype])) != 0
-            self._touched += int(np.count_nonzero(touched))
+            self._touched += _touched(terms)
 
     @property
     def found(self) -> Lost:
         return Lost(self._tensor, self._touched, max(0, self._touched - self._changed))
+
+
+def _touched(terms: Sequence[delta.Term]) -> int:
+    """Elements where some alpha·Δ is not 0."""
+    by_dtype: dict[str, Bits] = {}
+    for term in terms:
+        if term.alpha:
+            there = by_dtype.get(term.dtype)
+            by_dtype[term.dtype] = term.delta if there is None else there | term.delta
+    found = [bits & bits.dtype.type(delta.MAGNITUDE[dtype]) for dtype, bits in by_dtype.items()]
+    if len(found) < 2:
+        return sum(int(np.count_nonzero(bits)) for bits in found)
+    return int(np.count_nonzero(np.logical_or.reduce([bits != 0 for bits in found])))
 
 
 def summary(lost: Sequence[Lost]) -> dict[str, Any] | None:
