@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from peft.utils import merge_utils
 from support.checkpoints import bits_of
 from support.merging import Delta, merge, random_delta
+from support.methods_page import with_table
 
 from paramdelta.errors import InvalidError, UsageError
 from paramdelta.limits import MAX_ROW
@@ -294,3 +297,15 @@ def test_a_formula_never_changes_under_its_name(method: str) -> None:
 
 def test_every_method_is_frozen() -> None:
     assert set(FROZEN) == {name for name, method in METHODS.items() if method.merge}
+
+
+# -- the page -----------------------------------------------------------------------------
+
+
+def test_the_page_shows_the_table_as_it_is() -> None:
+    """Write it anew with PARAMDELTA_WRITE_DOCS=1."""
+    page = Path(__file__).parents[2] / "docs" / "methods.md"
+    text = page.read_text()
+    if os.environ.get("PARAMDELTA_WRITE_DOCS"):
+        page.write_text(with_table(text))
+    assert page.read_text() == with_table(text)
