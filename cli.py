@@ -354,22 +354,34 @@ def check(state: State, delta: str, base_ref: str, align: str) -> int:
 
 
 @cli.command()
-@click.argument("deltas", nargs=-1, required=True, metavar="DELTA[:ALPHA]...")
-@click.option("--base", "base_ref", required=True, metavar="REF", help="What to add them to.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to make.")
-@click.option("--method", default="linear", show_default=True, help="How several are merged.")
+@click.argument("deltas", nargs=-1, metavar="[DELTA[:ALPHA]]...")
+@click.option("--base", metavar="REF", help="What to add them to.")
+@click.option("--out", help="The folder to make.")
+@click.option(
+    "-f",
+    "--file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A recipe (YAML), a model's paramdelta.json, or a mergekit merge; the line overrides it.",
+)
+@click.option(
+    "--method", help="How several are merged: see `paramdelta methods`.  [default: linear]"
+)
 @click.option("--method-option", "options", multiple=True, metavar="K=V", callback=_pairs)
 @click.option(
     "--alpha-for",
     multiple=True,
-    metavar="PATTERN=A",
+    metavar="[DELTA:]PATTERN=A",
     callback=_pairs,
-    help="Another alpha for tensors whose name contains this glob.",
+    help="Another alpha for tensors whose name contains this glob; 'layers.{i}=A:B' is a ramp.",
 )
 @click.option("--dtype", help="bfloat16, float16 or float32; else as the base has them.")
 @click.option("--max-shard-size", metavar="SIZE", help="Such as 5GB; else the base's own shards.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@_align
+@click.option(
+    "--align",
+    help="Rows of the vocabularies: by ids, or by the tokens' strings (tokens).  [default: ids]",
+)
 @click.option("--keep-base-behaviour", is_flag=True, help="Keep its chat template and eos.")
 @click.option("--dry-run", is_flag=True, help="Only show the plan.")
 @click.option("--force", is_flag=True, help="Replace the output folder if it exists.")
@@ -378,28 +390,55 @@ def apply(
     state: State,
     /,
     deltas: tuple[str, ...],
-    base_ref: str,
-    out: Path,
-    max_shard_size: str | None,
+    file: Path | None,
+    device: str,
     dry_run: bool,
     force: bool,
-    **options: Any,
+    **said: Any,
 ) -> None:
     """Add deltas to a base and write a model folder that transformers loads as it is.
 
     \b
     paramdelta apply skills/chat --base ./llama-3.1 --out ./chat-3.1
     paramdelta apply skills/chat:0.7 skills/maths@2:0.5 --base llama-3.1 --out ./mix --dry-run
+    paramdelta apply -f mix.yaml --method ties --method-option density=0.3
     """
-    limit = _size(max_shard_size) if max_shard_size else None
+    from registry.recipe import Recipe, require
+
     with state.registry() as registry:
-        plan = registry.plan(deltas, base_ref, max_shard_size=limit, **options)
+        recipe = Recipe(deltas, **said)
+        if file is not None:
+            recipe = registry.recipe(file).overridden(recipe)
+        base, out = require(recipe)
+        plan = registry.plan(
+            recipe.deltas,
+            base,
+            method=recipe.method or "linear",
+            options=recipe.options,
+            alpha_for=recipe.alpha_for,
+            dtype=recipe.dtype,
+            max_shard_size=_size(recipe.max_shard_size) if recipe.max_shard_size else None,
+            device=device,
+            keep_base_behaviour=recipe.keep_base_behaviour,
+            align=recipe.align or "ids",
+            notes=recipe.notes,
+        )
         if dry_run:
             document = {"out": str(out), "plan": plan.to_json(), "dry_run": True}
             state.emit(document, lambda: _out().plan(plan))
             return
         found = registry.apply(plan, out, force=force)
     state.emit(found.to_json(), lambda: _out().applied(found))
+
+
+@cli.command()
+@pass_state
+def methods(state: State) -> None:
+    """Show how several deltas can be merged: each method with its formula, paper and options."""
+    from registry.results import MethodView
+
+    found = MethodView.table()
+    state.emit({"methods": [view.to_json() for view in found]}, lambda: _out().methods(found))
 
 
 def _size(text: str) -> int:
@@ -445,6 +484,38 @@ def export_lora(state: State, delta: str, rank: int, out: Path, force: bool) -> 
     with state.registry() as registry:
         found = registry.export_lora(delta, out, rank, force=force)
     state.emit(found.to_json(), lambda: _out().exported(found))
+
+
+# -- measuring ----------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("deltas", nargs=-1, required=True, metavar="DELTA DELTA...")
+@click.option("--sketch", is_flag=True, help="Estimate from the catalog alone, in no time.")
+@pass_state
+def compare(state: State, deltas: tuple[str, ...], sketch: bool) -> None:
+    """Measure deltas against each other: cosine, sign agreement, overlap, norms."""
+    with state.registry() as registry:
+        found = registry.compare(deltas, sketch=sketch)
+    state.emit(found.to_json(), lambda: _out().compared(found))
+
+
+@cli.command()
+@click.argument("delta")
+@click.option("--base", metavar="REF", help="Which elements would be rounded away on this base?")
+@click.option(
+    "--directions",
+    type=click.IntRange(0, 512),
+    default=8,
+    show_default=True,
+    help="Singular values taken of each matrix; 0 for none.",
+)
+@pass_state
+def profile(state: State, delta: str, base: str | None, directions: int) -> None:
+    """Show what DELTA looks like: its size, its zeros, its directions."""
+    with state.registry() as registry:
+        found = registry.profile(delta, base, directions)
+    state.emit(found.to_json(), lambda: _out().profiled(found))
 
 
 # -- names --------------------------------------------------------------------------------

@@ -28,9 +28,12 @@ if TYPE_CHECKING:
         Applied,
         BaseView,
         CheckResult,
+        Compared,
         DoctorLine,
         EventView,
         ExportedLora,
+        MethodView,
+        Profiled,
         Published,
         QueryResult,
         Reindexed,
@@ -290,7 +293,8 @@ def plan(found: Plan) -> None:
         [
             ("base", found.base.ref),
             *(("delta", f"{d.ref} × {d.alpha:g}") for d in found.deltas),
-            ("method", f"{found.method}, rule {found.rule}"),
+            ("method", f"{_method(found)}, rule {found.rule}"),
+            *(("alpha for", f"{pattern}: {alpha:g}") for pattern, alpha in found.alpha_for),
             ("dtype", found.dtype or "as the base"),
             ("device", found.device),
             ("tensors", ", ".join(f"{n} {what}" for what, n in _actions(found.counts) if n)),
@@ -300,6 +304,20 @@ def plan(found: Plan) -> None:
     _behaviour(found)
     console.print(f"verdict: {_coloured(found.verdict)}")
     _problems(found.problems)
+
+
+def _method(found: Plan) -> str:
+    options = ", ".join(f"{key}={value}" for key, value in found.options.items())
+    return f"{found.method} ({options})" if options else found.method
+
+
+def methods(views: Sequence[MethodView]) -> None:
+    table = _table("method", "merged Δ", "from", "options")
+    for view in views:
+        options = [f"{name}={default} ({allowed}): {says}" for name, default, allowed, says
+                   in view.options]  # fmt: skip
+        table.add_row(view.name, escape(view.equation), view.paper, escape("\n".join(options)))
+    console.print(table)
 
 
 def _behaviour(found: Plan) -> None:
@@ -326,9 +344,18 @@ def applied(found: Applied) -> None:
             ("out", found.out),
             ("content", found.content_digest),
             ("time", f"{found.seconds:.1f} s on {found.device}"),
+            *(("rounded away", text) for text in _lost(found)),
         ]
     )
     console.print(f"next: paramdelta verify --model {escape(found.out)}", style="dim")
+
+
+def _lost(found: Applied) -> list[str]:
+    lost = found.to_json()["lost_updates"]
+    if lost is None:
+        return []
+    worst = "".join(f"; most in {row['name']}: {row['share']:.1%}" for row in lost["worst"][:1])
+    return [f"{lost['share']:.1%} of the elements that the deltas change{worst}"]
 
 
 def restored(found: RestoredView) -> None:
@@ -367,6 +394,57 @@ def exported(found: ExportedLora) -> None:
             ("time", f"{found.seconds:.1f} s"),
         ]
     )
+
+
+def compared(found: Compared) -> None:
+    table = _table("a", "b", "cosine", "by chance", "sign agreement", "overlap", "‖b‖/‖a‖")
+    for pair in found.pairs:
+        row = pair.to_json()
+        error = row["cosine_stderr"] if row["sketch"] else row["null"]["cosine_stderr"]
+        table.add_row(
+            escape(pair.a), escape(pair.b),
+            _number(row["cosine"]) + (f" ± {error:.3f}" if row["sketch"] else ""),
+            "0" if row["sketch"] else f"0 ± {error:.2g}",
+            _number(row["sign_agreement"]), _number(row.get("overlap")), _number(row["norm_ratio"]),
+        )  # fmt: skip
+    console.print(table)
+    for pair in found.pairs:
+        row = pair.to_json()
+        for word in ("by_module", "by_layer"):
+            if parts := row.get(word):
+                said(f"{pair.a} and {pair.b}, {word.replace('_', ' ')}")
+                _parts(word.removeprefix("by_"), parts)
+    _problems(found.problems)
+
+
+def profiled(found: Profiled) -> None:
+    document = found.to_json()
+    rows = [*document["tensors"], document["total"] | {"name": "all of them"}]
+    table = _table(
+        "tensor", "‖Δ‖", "‖Δ‖/‖W‖", "zeros", "rounded away", "stable rank", "energy of the first"
+    )
+    for row in rows:
+        energy = row.get("energy") or []
+        shown = [f"{k}: {energy[k - 1]:.0%}" for k in (1, 8, 64, 512) if k <= len(energy)]
+        table.add_row(
+            escape(row["name"]), f"{row['norm']:.3g}", _number(row["relative_norm"]),
+            _number(row["zeros"]), _number(row["below_half_ulp"]),
+            _number(row.get("stable_rank")), ", ".join(shown),
+        )  # fmt: skip
+    console.print(table)
+    _problems(found.problems)
+
+
+def _parts(head: str, parts: Mapping[str, Mapping[str, float | None]]) -> None:
+    table = _table(head, "cosine", "sign agreement", "overlap", "‖b‖/‖a‖")
+    for name, row in parts.items():
+        keys = ("cosine", "sign_agreement", "overlap", "norm_ratio")
+        table.add_row(escape(name), *(_number(row[key]) for key in keys))
+    console.print(table)
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"
 
 
 def verified(found: VerifyResult) -> None:

@@ -29,6 +29,7 @@ MAX_JSON_DEPTH = 32
 MAX_JSON_VALUES = 4_000_000  # in one document; Gemma 3's tokenizer.json has about 1.8 million
 MAX_JSON_DIGITS = 400  # of an integer: int() is quadratic; a float64 needs 309
 MAX_FRAME_ELEMENTS = 1 << 20
+MAX_ROW = 1 << 20  # elements of a row that a merge method looks at as one; real rows: 57,344
 MAX_RANK = 1 << 14  # of a product of factors; adapters have 4 to 512
 MAX_FACTOR_BYTES = (
     2048 * MIB
@@ -40,3 +41,6 @@ MAX_ADAPTER_RANK = 1 << 16  # of a LoRA; real ones have 4 … 1,024
 MAX_PATTERNS = 20_000  # in an adapter's rank_pattern or alpha_pattern; one a module at most
 MAX_PATTERN_CHARACTERS = 1024
 MAX_PATTERN_STEPS = 20_000_000  # characters looked at for one adapter, at most ten seconds
+MAX_PROFILE_ELEMENTS = 1 << 25  # of a matrix whose singular values are taken: 128 MB a thread
+MAX_RECIPE_BYTES = 1 << 18  # a YAML file that says what to apply
+MAX_RECIPE_DEPTH = 16

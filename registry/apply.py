@@ -17,12 +17,13 @@ from paramdelta.checkpoint import Checkpoint, TensorReader
 from paramdelta.digest import Digest, Hasher, content_digest
 from paramdelta.dtypes import ARITHMETIC, Bits, carrier
 from paramdelta.logical import NumberReader
-from paramdelta.manifest import Product
 from registry.artifacts import Artifacts
-from registry.contribution import Elements, Placed, ProductElements, StoredElements
+from registry.contribution import Addend, Placed, StoredElements, open_elements
 from registry.extract import CHUNK, hash_tensor, row_length
 from registry.jobs import Job, run_jobs
 from registry.layout import tensor_bytes
+from registry.lost import Lost, LostCounter
+from registry.merging import MergedElements, is_merged, merged_part
 from registry.plan import Plan, PlanPart, PlanTensor, PlanTerm
 from registry.progress import Progress
 
@@ -38,10 +39,11 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The digests of what was read and of what was made."""
+    """The digests of what was read and of what was made; what of the deltas was rounded away."""
 
     base_digest: Digest
     content_digest: Digest
+    lost: tuple[Lost, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,8 @@ def execute(
     """Makes every tensor of *plan* and hands its bytes to *sink*."""
     with base.reader() as reader:
         work = _Work(plan, reader, artifacts, sink, add)
-        jobs = [Job(tensor_bytes(t), _TensorJob(t, work).run) for t in plan.tensors]
+        tensors = [_TensorJob(tensor, work) for tensor in plan.tensors]
+        jobs = [Job(tensor_bytes(t), job.run) for t, job in zip(plan.tensors, tensors, strict=True)]
         jobs += [
             Job(base.tensors[name].nbytes, _hash_job(reader, base, name)) for name in plan.dropped
         ]
@@ -86,7 +89,8 @@ def execute(
         for name, (found, _) in zip(names, digests, strict=True)
         if name is not None and found is not None and (info := base.tensors[name])
     ]
-    return Outcome(content_digest(read), content_digest(made))
+    lost = tuple(job.lost.found for job in tensors if job.tensor.action == "add")
+    return Outcome(content_digest(read), content_digest(made), lost)
 
 
 def _hash_job(
@@ -100,18 +104,24 @@ class _TensorJob:
     """One output tensor, part by part and chunk by chunk."""
 
     def __init__(self, tensor: PlanTensor, work: _Work) -> None:
-        self._tensor, self._work = tensor, work
+        self.tensor, self._work = tensor, work
+        self.lost = LostCounter(tensor.name, tensor.dtype)
         self._base_hash, self._out_hash = Hasher(), Hasher()
         self._offset = 0  # bytes of the output that are written
 
     def run(self, advance: Advance) -> tuple[Digest | None, Digest | None]:
-        for part in self._tensor.parts:
+        for part in self.tensor.parts:
             self._part(part, advance)
-        base = self._base_hash.digest if self._tensor.base_name else None
+        base = self._base_hash.digest if self.tensor.base_name else None
         return base, self._out_hash.digest
 
     def _part(self, part: PlanPart, advance: Advance) -> None:
-        placed = [self._open(term, part) for term in part.terms]
+        placed: list[Addend]
+        if self.tensor.action == "add" and is_merged(self._work.plan, part):
+            placed = [MergedElements(self._work.plan, part, self._open, advance)]
+            part = merged_part(part)
+        else:
+            placed = [self._open(term, part) for term in part.terms]
         try:
             self._elements(part, placed, advance)
             for source in placed:
@@ -121,22 +131,19 @@ class _TensorJob:
                 source.close()
 
     def _open(self, term: PlanTerm, part: PlanPart) -> Placed:
-        return Placed(self._source(term), term.rows, row_length(part.shape))
+        source = open_elements(self._work.artifacts, term.source, term.factors)
+        return Placed(source, term.rows, row_length(part.shape))
 
-    def _source(self, term: PlanTerm) -> Elements:
-        if isinstance(term.source, Product):
-            assert term.factors is not None
-            return ProductElements(self._work.artifacts, term.source, term.factors)
-        return StoredElements(self._work.artifacts, term.source)
-
-    def _elements(self, part: PlanPart, placed: list[Placed], advance: Advance) -> None:
+    def _elements(self, part: PlanPart, placed: list[Addend], advance: Advance) -> None:
+        merged = bool(placed) and not isinstance(placed[0], Placed)
+        self.lost.part(part, merged=merged)
         base = NumberReader(self._work.reader, part.base) if part.base else None
-        dtype = part.base.dtype if part.base else self._tensor.dtype
+        dtype = part.base.dtype if part.base else self.tensor.dtype
         count = 1
         for size in part.shape:
             count *= size
         chunk = max(1, min(placed[0].frame_elements if placed else CHUNK, count))
-        out = np.empty(chunk, dtype=carrier(self._tensor.dtype))
+        out = np.empty(chunk, dtype=carrier(self.tensor.dtype))
         held = np.zeros(chunk, dtype=carrier(dtype))
         for start in range(0, count, chunk):
             n = min(chunk, count - start)
@@ -146,22 +153,24 @@ class _TensorJob:
             held[there:n] = 0
             self._make(part, placed, held[:n], dtype, out[:n])
             self._out_hash.update(out[:n])
-            self._work.sink(self._tensor.name, self._offset, out[:n])
+            self._work.sink(self.tensor.name, self._offset, out[:n])
             self._offset += out[:n].nbytes
             advance(out[:n].nbytes)
 
     def _make(
-        self, part: PlanPart, placed: list[Placed], held: Bits, dtype: str, out: Bits
+        self, part: PlanPart, placed: list[Addend], held: Bits, dtype: str, out: Bits
     ) -> None:
         """One chunk; *held* are the base's numbers, +0 where it has none."""
-        tensor, add = self._tensor, self._work.add
+        tensor, add = self.tensor, self._work.add
         if tensor.action in ("replace", "new"):
+            assert isinstance(placed[0], Placed)
             placed[0].source.read(out)
             return
         if dtype not in ARITHMETIC:
             out[:] = held
             return
         if len(placed) == 1 and self._fused(placed[0], part.terms[0].alpha, held, dtype, out):
+            self.lost.chunk(held, out)
             return
         terms = [p.term(held.size, t.alpha) for p, t in zip(placed, part.terms, strict=True)]
         add(held, dtype, terms, out, tensor.dtype)
@@ -173,17 +182,18 @@ class _TensorJob:
                 whole = delta.Term(1.0, term.delta[fresh], term.dtype)
                 add(nothing, dtype, [whole], rows, tensor.dtype)
                 out[fresh] = rows
+        self.lost.chunk(held, out, terms)
 
-    def _fused(self, placed: Placed, alpha: float, held: Bits, dtype: str, out: Bits) -> bool:
+    def _fused(self, placed: Addend, alpha: float, held: Bits, dtype: str, out: Bits) -> bool:
         """Decodes and adds the next frame in one go, where source and device can."""
-        source = placed.source
-        if self._work.add is not delta.add or not placed.is_plain:
+        if self._work.add is not delta.add or not isinstance(placed, Placed):
             return False
-        if not isinstance(source, StoredElements):
+        source = placed.source
+        if not placed.is_plain or not isinstance(source, StoredElements):
             return False
         payload = source.next_frame(held.size)
         if payload is None:
             return False
         decoder = source.stream.decoder
-        decoder.add_frame(payload, alpha, held, dtype, out, self._tensor.dtype)
+        decoder.add_frame(payload, alpha, held, dtype, out, self.tensor.dtype)
         return True

@@ -14,7 +14,7 @@ from paramdelta.dtypes import Bits, carrier
 from paramdelta.errors import InvalidError
 from paramdelta.limits import MAX_FACTOR_BYTES
 from paramdelta.lowrank import LowRank
-from paramdelta.manifest import Product, TensorEntry
+from paramdelta.manifest import Product, TensorEntry, Transferred
 from paramdelta.vocabulary import RowMap
 from registry.artifacts import Artifacts
 from registry.extract import CHUNK, row_length
@@ -33,6 +33,17 @@ class Elements(Protocol):
     @property
     def frame_elements(self) -> int: ...
     def read(self, out: Bits) -> None: ...
+    def finish(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class Addend(Protocol):
+    """What the rule adds to a part: its next elements with their alpha, and its new rows."""
+
+    @property
+    def frame_elements(self) -> int: ...
+    def term(self, n: int, alpha: float) -> delta.Term: ...
+    def fresh(self, n: int) -> Fresh: ...
     def finish(self) -> None: ...
     def close(self) -> None: ...
 
@@ -91,6 +102,18 @@ class ProductElements:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+def open_elements(
+    artifacts: Artifacts,
+    source: Transferred,
+    factors: tuple[TensorEntry, TensorEntry] | None,
+) -> Elements:
+    """A delta's elements of one tensor. factors: of a product."""
+    if isinstance(source, Product):
+        assert factors is not None
+        return ProductElements(artifacts, source, factors)
+    return StoredElements(artifacts, source)
 
 
 def open_product(

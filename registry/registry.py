@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import getpass
 import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from paramdelta.digest import Digest
 from paramdelta.errors import NotFoundError, UsageError
+from paramdelta.problem import Problem
 from registry.catalog import Catalog
 from registry.config import Settings
 from registry.progress import NoProgress, Progress
 from registry.records import Release
-from registry.references import DeltaRef, parse_alias, parse_alpha, parse_delta, parse_name
+from registry.references import DeltaRef, parse_alias, parse_delta, parse_name
 from registry.results import (
     Applied,
     BaseView,
     CheckResult,
+    Compared,
     DoctorLine,
     EventView,
     ExportedLora,
+    Profiled,
     Published,
     QueryResult,
     Reindexed,
@@ -47,6 +51,7 @@ if TYPE_CHECKING:
     from registry.artifacts import Artifacts
     from registry.plan import Plan
     from registry.publishing import Publisher
+    from registry.recipe import Recipe
 
 
 class Registry:
@@ -267,9 +272,14 @@ class Registry:
         device: str = "auto",
         keep_base_behaviour: bool = False,
         align: str = "ids",
+        notes: Sequence[Problem] = (),
     ) -> Plan:
-        """What ``apply`` would do. IncompatibleError with all problems where it may not."""
+        """What ``apply`` would do. IncompatibleError with all problems where it may not.
+
+        notes: what the caller has to say of the deltas' choice; they stand in the plan.
+        """
         from registry import planning, resolver
+        from registry.alphas import parse_alpha_for
         from registry.tensor_plan import Contribution
 
         refs = [parse_delta(text) for text in deltas]
@@ -283,7 +293,11 @@ class Registry:
         chosen = resolver.Options(
             method=method,
             options=options,
-            alpha_for=[(p, parse_alpha(a)) for p, a in (alpha_for or {}).items()],
+            alpha_for=parse_alpha_for(
+                alpha_for or {},
+                lambda text: _ref_of(self._find(parse_delta(text))),
+                {source.name for part in candidates for source in part.manifest.sources},
+            ),
             dtype=planning.parse_dtype(dtype),
             device=planning.choose_device(device),
             max_shard_size=max_shard_size,
@@ -291,7 +305,21 @@ class Registry:
             align=resolver.parse_align(align),
         )
         located = locate(base, self.catalog)
-        return planning.make_plan(self.catalog, self.artifacts, located, candidates, chosen)
+        made = planning.make_plan(self.catalog, self.artifacts, located, candidates, chosen)
+        return dataclasses.replace(made, problems=(*notes, *made.problems))
+
+    def recipe(self, path: Path) -> Recipe:
+        """What the YAML file *path* says to apply; mergekit's merges are translated."""
+        from registry.finding import base_of_content, find_delta_of
+        from registry.mergekit_recipe import import_mergekit
+        from registry.recipe import read_recipe
+
+        def translate(document: Mapping[str, Any], where: Path) -> Recipe:
+            base = str(document.get("base_model"))
+            find = find_delta_of(self.catalog, base, self.settings.threads, self.progress)
+            return import_mergekit(document, where, find)
+
+        return read_recipe(path, translate, lambda digest: base_of_content(self.catalog, digest))
 
     def apply(self, plan: Plan, out: Path, *, force: bool = False) -> Applied:
         """Executes *plan*. ConflictError if *out* exists and not *force*.
@@ -316,8 +344,9 @@ class Registry:
             card=planning.card_of(plan, self.artifacts),
         )
         return Applied(
-            str(out), outcome.content_digest, plan, time.monotonic() - started, plan.device
-        )
+            str(out), outcome.content_digest, plan, time.monotonic() - started, plan.device,
+            outcome.lost,
+        )  # fmt: skip
 
     def restore(
         self, delta: str, out: Path, *, base: str | None = None, force: bool = False
@@ -392,6 +421,39 @@ class Registry:
                 missing = missing or error
         assert missing is not None
         raise missing
+
+    # -- measuring ------------------------------------------------------------------------
+
+    def compare(self, deltas: Sequence[str], *, sketch: bool = False) -> Compared:
+        """Cosine, sign agreement, overlap and norms of every pair, against those of chance.
+
+        sketch: estimates from the catalog alone; the store is not opened.
+        """
+        from registry.compare import Named, compare_deltas, compare_sketches
+
+        releases = [self._find(parse_delta(text)) for text in deltas]
+        if len({release.digest for release in releases}) != len(releases) or len(releases) < 2:
+            raise UsageError("give at least two different deltas")
+        if sketch:
+            return compare_sketches(releases)
+        named = [Named(_ref_of(one), self._manifest(one.digest)) for one in releases]
+        return compare_deltas(
+            self.artifacts, named, threads=self.settings.threads, progress=self.progress
+        )
+
+    def profile(self, delta: str, base: str | None = None, directions: int = 8) -> Profiled:
+        """How large a delta is against its base, where it is zero, how many directions it has.
+
+        base: also which of its elements would be rounded away there.
+        """
+        from registry.profiling import profile_delta
+
+        release = self._find(parse_delta(delta))
+        checkpoint = locate(base, self.catalog).open() if base else None
+        return profile_delta(
+            self.artifacts, self._manifest(release.digest), _ref_of(release), checkpoint,
+            directions, threads=self.settings.threads, progress=self.progress,
+        )  # fmt: skip
 
     # -- names ----------------------------------------------------------------------------
 

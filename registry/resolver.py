@@ -12,18 +12,17 @@ from paramdelta.dtypes import ARITHMETIC
 from paramdelta.errors import IncompatibleError, UsageError
 from paramdelta.fingerprint import Fingerprint
 from paramdelta.manifest import Manifest
+from paramdelta.methods import DEFAULT, METHODS, parse_options
 from paramdelta.problem import Problem, errors_of
 from registry.plan import Align, Change, OutputFile, Plan, PlanBase, PlanDelta
 from registry.tensor_plan import BaseTensors, Contribution, check_tensors, plan_tensors
-
-METHODS = ("linear",)
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """How to apply. dtype: of the output's floating-point tensors, None as the base has them."""
 
-    method: str = "linear"
+    method: str = DEFAULT
     options: Mapping[str, str] | None = None
     alpha_for: Sequence[tuple[str, float]] = ()
     dtype: str | None = None
@@ -75,7 +74,7 @@ def resolve(
 
     IncompatibleError with all problems if one of them is an error; UsageError on options.
     """
-    _check_options(options)
+    canonical = _check_options(options, [c.alpha for c in candidates])
     ordered = sorted(candidates, key=lambda c: (c.manifest.digest, c.alpha))
     problems: list[Problem] = list(beside.problems)
     verdict: Verdict = "identical"
@@ -87,6 +86,7 @@ def resolve(
         problems += [p for p in found.problems if not p.subject.startswith("behaviour.")]
         problems += check_tensors(candidate.manifest, base, candidate.tokens)
         problems += _about_delta(candidate)
+    problems += _about_method(options)
     tensors, dropped = plan_tensors(ordered, base, options.dtype, options.alpha_for, problems)
     problems = list(dict.fromkeys(problems))
     if errors := errors_of(problems):
@@ -99,7 +99,7 @@ def resolve(
         base=base_ref,
         deltas=tuple(PlanDelta(c.ref, c.manifest.digest, c.alpha) for c in ordered),
         method=options.method,
-        options=dict(options.options or {}),
+        options=canonical,
         alpha_for=tuple(options.alpha_for),
         rule=RULE,
         dtype=options.dtype,
@@ -116,19 +116,23 @@ def resolve(
     )
 
 
-def _check_options(options: Options) -> None:
-    if options.method not in METHODS:
-        raise UsageError(
-            f"unknown method {options.method!r}", remedy=f"one of: {', '.join(METHODS)}"
-        )
-    if options.options:
-        raise UsageError(
-            f"method {options.method} has no options", subject=", ".join(options.options)
-        )
+def _check_options(options: Options, alphas: Sequence[float]) -> dict[str, str]:
+    """The method's options in full, their defaults written out."""
+    found = parse_options(options.method, options.options or {}, alphas)
+    for _, alpha in options.alpha_for:
+        parse_options(options.method, found, [alpha])
     if options.dtype is not None and options.dtype not in ARITHMETIC:
         raise UsageError(f"unknown dtype {options.dtype!r}", remedy=f"one of: {ARITHMETIC}")
     if options.max_shard_size is not None and options.max_shard_size < 1:
         raise UsageError("the largest shard size must be at least one byte")
+    return found
+
+
+def _about_method(options: Options) -> list[Problem]:
+    if METHODS[options.method].merge is None or options.device == "cpu":
+        return []
+    reason = f"{options.method} merges on the CPU; {options.device} only adds what it has made"
+    return [Problem(f"method {options.method}", reason, "note")]
 
 
 def _about_delta(candidate: Contribution) -> list[Problem]:

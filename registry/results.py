@@ -11,6 +11,9 @@ from paramdelta.problem import Problem, errors_of
 from registry.records import Base, Event, Release
 
 if TYPE_CHECKING:  # plans need numpy, and most commands show none
+    from paramdelta.analysis import PairSums
+    from paramdelta.profile import TensorProfile
+    from registry.lost import Lost
     from registry.plan import Plan
 
 
@@ -215,17 +218,54 @@ class CheckResult:
 
 
 @dataclass(frozen=True, slots=True)
+class MethodView:
+    """A line of the METHODS table. options: (name, default, what is allowed, what it says)."""
+
+    name: str
+    paper: str
+    equation: str
+    options: tuple[tuple[str, float | int | str, str, str], ...]
+
+    @classmethod
+    def table(cls) -> list[MethodView]:
+        from paramdelta.methods import METHODS
+
+        return [
+            cls(
+                method.name,
+                method.paper,
+                method.equation,
+                tuple((o.name, o.default, o.allowed, o.says) for o in method.options),
+            )
+            for method in METHODS.values()
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        keys = ("name", "default", "allowed", "says")
+        return {
+            "name": self.name,
+            "paper": self.paper,
+            "equation": self.equation,
+            "options": [dict(zip(keys, option, strict=True)) for option in self.options],
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Applied:
     out: str
     content_digest: Digest
     plan: Plan
     seconds: float
     device: str
+    lost: tuple[Lost, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
+        from registry.lost import summary
+
         return {
             "out": self.out,
             "content_digest": self.content_digest,
+            "lost_updates": summary(self.lost),
             "plan": self.plan.to_json(),
             "seconds": self.seconds,
             "device": self.device,
@@ -364,4 +404,81 @@ class ExportedLora:
             "tensors": rows,
             "problems": _problems(self.problems),
             "seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedPair:
+    """Two deltas, element by element."""
+
+    a: str
+    b: str
+    whole: PairSums
+    by_module: Mapping[str, PairSums]
+    by_layer: Mapping[str, PairSums]
+
+    def to_json(self) -> dict[str, Any]:
+        return (
+            {"a": self.a, "b": self.b, "sketch": False}
+            | self.whole.to_json()
+            | {
+                "by_module": {kind: sums.to_json() for kind, sums in self.by_module.items()},
+                "by_layer": {layer: sums.to_json() for layer, sums in self.by_layer.items()},
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SketchedPair:
+    """Two deltas by their sketches: estimates. cosine_stderr: their standard error."""
+
+    a: str
+    b: str
+    cosine: float
+    cosine_stderr: float
+    norm_a: float
+    norm_b: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "a": self.a,
+            "b": self.b,
+            "sketch": True,
+            "cosine": self.cosine,
+            "cosine_stderr": self.cosine_stderr,
+            "sign_agreement": None,
+            "norm_a": self.norm_a,
+            "norm_b": self.norm_b,
+            "norm_ratio": self.norm_b / self.norm_a if self.norm_a else None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    pairs: tuple[ComparedPair | SketchedPair, ...]
+    problems: tuple[Problem, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "pairs": [pair.to_json() for pair in self.pairs],
+            "problems": _problems(self.problems),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Profiled:
+    """What a delta looks like, tensor by tensor."""
+
+    ref: str
+    tensors: tuple[TensorProfile, ...]
+    problems: tuple[Problem, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        from paramdelta.profile import total
+
+        return {
+            "ref": self.ref,
+            "total": total(list(self.tensors)),
+            "tensors": [tensor.to_json() for tensor in self.tensors],
+            "problems": _problems(self.problems),
         }

@@ -5,7 +5,6 @@ Every tensor of the base and of every delta ends in the plan or in a Problem.
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +25,7 @@ from paramdelta.vocabulary import (
     rows_by_id,
     rows_by_token,
 )
+from registry.alphas import matches
 from registry.plan import Action, PlanPart, PlanTensor, PlanTerm
 
 
@@ -192,7 +192,7 @@ def _touching(
         for source in part.manifest.sources:
             alpha = part.alpha
             for pattern, value in alpha_for:
-                if fnmatch.fnmatchcase(source.name, f"*{pattern}*"):
+                if matches(pattern, part.ref, source.name):
                     alpha = value
                     used.add(pattern)
             target = base.view.find(source.name)
