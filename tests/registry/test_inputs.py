@@ -22,6 +22,7 @@ from support.checkpoints import (
 )
 from support.registries import files_of, open_registry
 from support.tensors import load, same_bits
+from transformers import AutoModelForCausalLM
 
 from paramdelta.errors import IncompatibleError, InvalidError
 
@@ -199,6 +200,10 @@ def test_block_scaled_fp8_counts_as_numbers_and_comes_back_as_codes(
     assert same_bits(out, expected)
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert "quantization_config" not in config and config["torch_dtype"] == "bfloat16"
+    model, report = AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not report["missing_keys"] and not report["unexpected_keys"], report
+    ids = torch.tensor([[1, 5, 9]])
+    assert model.generate(ids, max_new_tokens=2, do_sample=False).shape[1] > 3
     if "newer" in eight_bit:
         assert any("F8_E4M3 in the base, BF16" in problem.reason for problem in plan.problems)
         assert all(name.endswith("_scale_inv") for name in plan.dropped) and plan.dropped
