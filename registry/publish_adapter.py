@@ -20,7 +20,7 @@ from paramdelta.checkpoint import Checkpoint, TensorReader
 from paramdelta.delta import RULE
 from paramdelta.digest import Digest
 from paramdelta.dtypes import Bits
-from paramdelta.errors import InvalidError
+from paramdelta.errors import CorruptError, InvalidError
 from paramdelta.fingerprint import fingerprint
 from paramdelta.layouts import parts
 from paramdelta.limits import MAX_FACTOR_BYTES
@@ -36,7 +36,7 @@ from paramdelta.manifest import (
 )
 from paramdelta.naming import canonical_name
 from paramdelta.safetensors_header import TensorInfo
-from paramdelta.sketch import Sketch, TensorSketch, to_float32
+from paramdelta.sketch import Sketch, TensorSketch, to_float32, value_digest
 from registry.artifacts import Artifacts
 from registry.extract import (
     CHUNK,
@@ -96,10 +96,11 @@ def _reshaped(info: TensorInfo, shape: tuple[int, ...]) -> TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class KnownBase:
-    """What is known of a base whose weights were read before."""
+    """What is known of a base whose weights were read before. value_digests: as its record's."""
 
     content_digest: Digest
     sketch: Sketch
+    value_digests: Mapping[str, str] | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,6 +141,7 @@ def extract_adapter(
         products = [Job(1, work.product(product)) for product in adapter.products]
         made = run_jobs(products, threads, progress, "multiply", work.product_bytes())
         base_tensors = work.base_tensors(stored)
+    _check_known(base, known, stored)
     files = {s.path: hash_file(own, s.path, lambda n: None) for s in own.shards}
     entries = tuple(sorted((found.entry for found in stored), key=lambda entry: entry.name))
     sketch = _sketch(stored, made)
@@ -158,6 +160,23 @@ def extract_adapter(
         sketch_size=len(sketches),
     )
     return ExtractedDelta(manifest, sketch, known.sketch, tuple(problems))
+
+
+def _check_known(base: Side, known: KnownBase, stored: list[Extracted]) -> None:
+    """CorruptError if what was read of the base is not what it was when it was registered."""
+    for found in stored:
+        entry, buckets = found.entry, found.base_sketch
+        if entry.base is None or buckets is None or entry.base_shape != entry.shape:
+            continue
+        title = canonical_name(entry.base.tensor)
+        before = (known.value_digests or {}).get(title)
+        if before is not None and value_digest(entry.shape, buckets) != before:
+            raise CorruptError(
+                "the base changed since it was registered",
+                where=base.checkpoint.path,
+                subject=entry.base.tensor,
+                remedy="restore its files, or remove the base and add it again",
+            )
 
 
 def _base_source(base: Side, known: KnownBase, tensors: tuple[StoredTensor, ...]) -> Source:

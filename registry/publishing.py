@@ -69,7 +69,8 @@ class Publisher:
             name = base.name if base else base_name_of(located)
             base = self._register(self._described(name, located, side), free=True).base
         assert base.sketch is not None
-        known = KnownBase(Digest(base.content_digest), Sketch.from_bytes(base.sketch, base.name))
+        sketch = Sketch.from_bytes(base.sketch, base.name)
+        known = KnownBase(Digest(base.content_digest), sketch, base.value_digests)
         found = extract_adapter(
             self.artifacts(),
             side,

@@ -13,7 +13,7 @@ from support.registries import files_of, open_registry
 from support.tensors import load, same_bits
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from paramdelta.errors import IncompatibleError, InvalidError, UsageError
+from paramdelta.errors import CorruptError, IncompatibleError, InvalidError, UsageError
 from registry.registry import Registry
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -171,6 +171,28 @@ def test_whole_modules_and_patterns_travel_too(tmp_path: Path, registry: Registr
         change = change.to(whole.dtype) if whole.dtype == torch.bfloat16 else change
         expected = (new[name].double() + change.double()).float().to(torch.bfloat16)
         assert out[name].equal(torch.where(change == 0, new[name], expected)), name
+
+
+def test_a_base_that_changed_since_it_was_registered_is_told(
+    tmp_path: Path, registry: Registry
+) -> None:
+    base = model(tmp_path / "base")
+    folder = adapter(base, tmp_path / "lora", modules_to_save=["norm"])
+    registry.add_base(str(base))
+    registry.publish("tone", str(base), lora=folder)
+    path = base / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    header, end = read_header(data)
+    data[end + header["model.norm.weight"]["data_offsets"][0]] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CorruptError, match="changed since it was registered"):
+        registry.publish("again", str(base), lora=folder)
+    assert [view.release.name for view in registry.releases()] == ["tone"]
+
+
+def read_header(data: bytes | bytearray) -> tuple[dict[str, Any], int]:
+    end = 8 + int.from_bytes(data[:8], "little")
+    return json.loads(data[8:end]), end
 
 
 def test_an_adapter_on_fused_layers_reaches_split_ones(tmp_path: Path, registry: Registry) -> None:
