@@ -160,6 +160,13 @@ def sizes(elements: Bits, unit: int, sums: Any) -> None:
 
 
 @njit(nogil=True, cache=True)
+def histogram(elements: Bits, counts: Any) -> None:
+    """counts (65536, int64) += occurrences."""
+    for i in range(elements.size):
+        counts[elements[i]] += 1
+
+
+@njit(nogil=True, cache=True)
 def histograms(elements: Bits, unit: int, which: Bits, counts: Any) -> None:
     """counts (tables, 2, 65536, int64) += occurrences, unit k's into table which[k].
 
