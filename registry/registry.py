@@ -192,6 +192,7 @@ class Registry:
             removed=tuple(tensor.name for tensor in manifest.removed),
             left_out=manifest.left_out,
             licenses={"base": manifest.base.license, "post": manifest.post.license},
+            products=tuple(fields_of(product) for product in manifest.products),
         )
 
     def log(self, name: str) -> list[EventView]:

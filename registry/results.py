@@ -116,6 +116,7 @@ class ReleaseDetail:
     removed: tuple[str, ...]
     left_out: tuple[str, ...]
     licenses: Mapping[str, str | None]
+    products: tuple[Mapping[str, Any], ...] = ()  # of an adapter
 
     def to_json(self) -> dict[str, Any]:
         return ReleaseView(self.release).to_json() | {
@@ -123,6 +124,7 @@ class ReleaseDetail:
             "base_license": self.licenses["base"],
             "post_license": self.licenses["post"],
             "tensors": [dict(row) for row in self.tensors],
+            "products": [dict(row) for row in self.products],
             "files": [dict(row) for row in self.files],
             "removed": list(self.removed),
             "left_out": list(self.left_out),

@@ -90,6 +90,9 @@ def test_an_adapter_is_tiny_and_comes_back_file_for_file(
     changed = [w.numel() for n, w in load(base).items() if n.split(".")[-2] in adapted]
     assert done.release.summary.parameters == sum(changed)
     assert done.release.license == "mit"
+    shown = registry.show("tone").to_json()["products"]
+    assert [row["rank"] for row in shown] == [4] * 6
+    assert "model.layers.1.self_attn.q_proj.weight" in {row["name"] for row in shown}
     assert registry.verify(all=True, deep=True).ok
     assert not registry.publish("tone", str(base), lora=folder).created
     for path in base.iterdir():
