@@ -84,7 +84,12 @@ def test_threads_chunks_shards_and_devices_do_not_change_the_digest(
         newer = publish_two(registry, tmp_path)
     digests = set()
     for i, (threads, shard, chunk, device) in enumerate(
-        [(1, None, 1 << 17, "cpu"), (5, 3000, 77, "cpu"), (2, None, 1 << 17, "torch")]
+        [
+            (1, None, 1 << 17, "cpu"),
+            (5, 3000, 77, "cpu"),
+            (2, None, 7, "cpu"),
+            (2, None, 1 << 17, "torch"),
+        ]
     ):
         monkeypatch.setattr("registry.merging.CHUNK", chunk)
         if device == "torch":  # the code of the GPU path, on the CPU
@@ -171,8 +176,19 @@ def test_rows_of_new_tokens_take_no_part_in_a_merge(tmp_path: Path) -> None:
         registry.publish("same", str(tmp_path / "base"), str(tmp_path / "other"))
         plan = registry.plan(["more:0.5", "same"], str(tmp_path / "base"), method="ties")
         registry.apply(plan, tmp_path / "out")
-    made = load(tmp_path / "out")[name]
+    made, old = load(tmp_path / "out")[name], load(tmp_path / "base")[name]
     assert made[rows:].equal(load(tmp_path / "post")[name][rows:])
+    # in every count they are zeros, in all deltas
+    parts = []
+    for delta in plan.deltas:
+        after = load(tmp_path / {"more@1": "post", "same@1": "other"}[delta.ref])[name][:rows]
+        change = torch.zeros((rows + 3, width), dtype=torch.bfloat16)
+        change[:rows] = (after.double() - old.double()).float().bfloat16()
+        bits = change.view(torch.int16).numpy().view(np.uint16).ravel()
+        parts.append(Published("", bits, delta.alpha, "BF16", delta.digest))
+    merged = merge("ties", parts, plan.options, columns=width, name=name)
+    step = torch.from_numpy(merged.reshape(rows + 3, width)[:rows]).double()
+    assert made[:rows].equal((old.double() + step).float().bfloat16())
 
 
 def test_a_wrong_option_is_told_before_anything_is_read(tmp_path: Path) -> None:
@@ -226,6 +242,7 @@ def test_a_ramp_runs_from_the_first_layer_to_the_last(tmp_path: Path) -> None:
             alphas_of(plan, f"model.layers.{i}.mlp.up_proj.weight")["one@1"] for i in range(12)
         ]
         assert np.allclose(found, np.arange(12) / 11, atol=1e-7)
+        assert [pattern for pattern, _ in plan.alpha_for] == [f"layers.{i}." for i in range(12)]
         assert alphas_of(plan, "model.norm.weight") == {"one@1": 0.5}
         registry.apply(plan, tmp_path / "out")
         assert registry.verify_model(tmp_path / "out").checked["rederived"] == 1
