@@ -1,0 +1,27 @@
+"""The commands, one module a topic: parse, one call, show.
+
+Importing a module adds its commands to the group of ``core``. Heavy modules are imported inside the
+command that needs them.
+"""
+
+from cli_commands import (
+    applying,
+    bases,
+    matching,
+    measuring,
+    naming,
+    releases,
+    transferring,
+    upkeep,
+)
+
+__all__ = [
+    "applying",
+    "bases",
+    "matching",
+    "measuring",
+    "naming",
+    "releases",
+    "transferring",
+    "upkeep",
+]

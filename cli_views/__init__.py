@@ -1,0 +1,1 @@
+"""What people see: rich tables on stdout, progress bars on stderr. One module a topic."""

@@ -1,0 +1,33 @@
+"""Copies between stores, as people see them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+
+from cli_views.common import (
+    console,
+    new_table,
+    said,
+    short,
+    size_text,
+)
+
+if TYPE_CHECKING:
+    from registry.results import (
+        TransferResult,
+    )
+
+
+def transferred(found: TransferResult) -> None:
+    table = new_table("release", "digest", "")
+    for release in found.releases:
+        state = found.verb if release.created else "was there"
+        table.add_row(escape(release.ref), short(release.digest), state)
+    console.print(table)
+    rate = found.nbytes / found.seconds if found.seconds else 0.0
+    said(
+        f"{found.store}: {found.blobs_sent} blobs sent ({size_text(found.nbytes)}, "
+        f"{size_text(rate)}/s), {found.blobs_skipped} were there"
+    )

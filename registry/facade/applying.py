@@ -1,0 +1,200 @@
+"""Plans and what is made of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paramdelta.errors import NotFoundError, UsageError
+from paramdelta.problem import Problem
+from registry.facade.core import Core, ref_of
+from registry.records import Release
+from registry.references import parse_delta
+from registry.results import (
+    Applied,
+    ExportedLora,
+    RestoredView,
+)
+from registry.sources import (
+    HUB_SCHEME,
+    Located,
+    locate,
+    locate_base,
+    open_again,
+)
+
+if TYPE_CHECKING:
+    from paramdelta.manifest import Manifest
+    from registry.plan import Plan
+    from registry.recipe import Recipe
+
+
+class Applying(Core):
+    """Plans and what is made of them."""
+
+    def plan(
+        self,
+        deltas: Sequence[str],
+        base: str,
+        *,
+        method: str = "linear",
+        options: Mapping[str, str] | None = None,
+        alpha_for: Mapping[str, str] | None = None,
+        dtype: str | None = None,
+        max_shard_size: int | None = None,
+        device: str = "auto",
+        keep_base_behaviour: bool = False,
+        align: str = "ids",
+        notes: Sequence[Problem] = (),
+    ) -> Plan:
+        """What ``apply`` would do. IncompatibleError with all problems where it may not.
+
+        notes: what the caller has to say of the deltas' choice; they stand in the plan.
+        """
+        from registry import planning, resolver
+        from registry.alphas import parse_alpha_for
+        from registry.tensor_plan import Contribution
+
+        refs = [parse_delta(text) for text in deltas]
+        if not refs:
+            raise UsageError("no delta given")
+        candidates = []
+        for ref in refs:
+            release = self._find(ref)
+            manifest = self._manifest(release.digest)
+            candidates.append(Contribution(ref_of(release), manifest, ref.alpha))
+        chosen = resolver.Options(
+            method=method,
+            options=options,
+            alpha_for=parse_alpha_for(
+                alpha_for or {},
+                lambda text: ref_of(self._find(parse_delta(text))),
+                {source.name for part in candidates for source in part.manifest.sources},
+            ),
+            dtype=planning.parse_dtype(dtype),
+            device=planning.choose_device(device),
+            max_shard_size=max_shard_size,
+            keep_base_behaviour=keep_base_behaviour,
+            align=resolver.parse_align(align),
+        )
+        located = locate(base, self.catalog)
+        made = planning.make_plan(self.catalog, self.artifacts, located, candidates, chosen)
+        return dataclasses.replace(made, problems=(*notes, *made.problems))
+
+    def recipe(self, path: Path) -> Recipe:
+        """What the YAML file *path* says to apply; mergekit's merges are translated."""
+        from registry.finding import base_of_content, find_delta_of
+        from registry.mergekit_recipe import import_mergekit
+        from registry.recipe import read_recipe
+
+        def translate(document: Mapping[str, Any], where: Path) -> Recipe:
+            base = str(document.get("base_model"))
+            find = find_delta_of(self.catalog, base, self.settings.threads, self.progress)
+            return import_mergekit(document, where, find)
+
+        return read_recipe(path, translate, lambda digest: base_of_content(self.catalog, digest))
+
+    def apply(self, plan: Plan, out: Path, *, force: bool = False) -> Applied:
+        """Executes *plan*. ConflictError if *out* exists and not *force*.
+
+        CorruptError if a registered base is not what it was when it was registered.
+        """
+        from registry import planning
+        from registry.model_folder import write_model
+
+        started = time.monotonic()
+        out = Path(os.path.abspath(out))
+        planning.check_out(out, [plan.base.location, *self._own_folders()], force)
+        outcome = write_model(
+            plan,
+            open_again(plan.base.location, plan.base.remote, self.progress),
+            self.artifacts,
+            out,
+            force=force,
+            threads=self.settings.threads,
+            progress=self.progress,
+            add=planning.adder(plan.device),
+            card=planning.card_of(plan, self.artifacts),
+        )
+        return Applied(
+            str(out), outcome.content_digest, plan, time.monotonic() - started, plan.device,
+            outcome.lost,
+        )  # fmt: skip
+
+    def restore(
+        self, delta: str, out: Path, *, base: str | None = None, force: bool = False
+    ) -> RestoredView:
+        """The post checkpoint of a release, bit for bit, from its own base."""
+        from registry import planning
+        from registry.restore import needs_base, restore_checkpoint
+
+        started = time.monotonic()
+        release = self._find(parse_delta(delta))
+        manifest = self._manifest(release.digest)
+        out = Path(os.path.abspath(out))
+        kept, checkpoint = [], None
+        if needs_base(manifest):
+            located = locate(base, self.catalog) if base else self._own_base(manifest, release)
+            # of a hub repository the weights are fetched once the tables agree
+            kept, checkpoint = [located.path], located.headers(self.progress)
+        planning.check_out(out, [*kept, *self._own_folders()], force)
+        found = restore_checkpoint(
+            self.artifacts,
+            manifest,
+            checkpoint,
+            out,
+            force=force,
+            threads=self.settings.threads,
+            progress=self.progress,
+        )
+        return RestoredView(ref_of(release), str(out), found.files, time.monotonic() - started)
+
+    def export_lora(self, delta: str, out: Path, rank: int, *, force: bool = False) -> ExportedLora:
+        """A delta as a PEFT adapter of *rank*, by truncated SVD, with its measured error."""
+        from registry import planning
+        from registry.export_lora import export_adapter
+
+        started = time.monotonic()
+        release = self._find(parse_delta(delta))
+        manifest = self._manifest(release.digest)
+        out = Path(os.path.abspath(out))
+        planning.check_out(out, self._own_folders(), force)
+        own = self.catalog.find_base_by_content(manifest.base.content_digest)
+        found = export_adapter(
+            self.artifacts,
+            manifest,
+            out,
+            rank,
+            base_model=own[0].name if own else None,
+            force=force,
+            threads=self.settings.threads,
+            progress=self.progress,
+        )
+        seconds = time.monotonic() - started
+        return ExportedLora(
+            ref_of(release), str(out), rank, found.error,
+            tuple((t.name, t.rank, t.error) for t in found.tensors), found.problems, seconds,
+        )  # fmt: skip
+
+    def _own_base(self, manifest: Manifest, release: Release) -> Located:
+        """The first registered base with the content that the delta was taken from."""
+        found = self.catalog.find_base_by_content(manifest.base.content_digest)
+        if not found:
+            raise NotFoundError(
+                f"the base of {ref_of(release)} is not registered here",
+                subject=manifest.base.content_digest,
+                remedy="give it with --base, or register it with `paramdelta base add`",
+            )
+        missing: NotFoundError | None = None
+        # a folder before the hub: it needs no network
+        for base in sorted(found, key=lambda base: base.location.startswith(HUB_SCHEME)):
+            try:
+                return locate_base(base)
+            except NotFoundError as error:
+                missing = missing or error
+        assert missing is not None
+        raise missing

@@ -1,0 +1,33 @@
+"""What the façade returns: frozen values whose JSON has the keys that users' scripts read."""
+
+from registry.results.applying import Applied, ExportedLora, MethodView, RestoredView
+from registry.results.bases import BaseView
+from registry.results.matching import CheckResult, Match, QueryResult
+from registry.results.measuring import Compared, ComparedPair, Profiled, SketchedPair
+from registry.results.releases import EventView, Published, ReleaseDetail, ReleaseView
+from registry.results.transferring import MovedRelease, TransferResult
+from registry.results.upkeep import DoctorLine, Reindexed, VerifyResult
+
+__all__ = [
+    "Applied",
+    "BaseView",
+    "CheckResult",
+    "Compared",
+    "ComparedPair",
+    "DoctorLine",
+    "EventView",
+    "ExportedLora",
+    "Match",
+    "MethodView",
+    "MovedRelease",
+    "Profiled",
+    "Published",
+    "QueryResult",
+    "Reindexed",
+    "ReleaseDetail",
+    "ReleaseView",
+    "RestoredView",
+    "SketchedPair",
+    "TransferResult",
+    "VerifyResult",
+]

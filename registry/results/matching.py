@@ -1,0 +1,84 @@
+"""Verdicts: which deltas fit which bases, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from paramdelta.digest import Digest
+from paramdelta.problem import Problem, errors_of
+from registry.results.common import problems_json
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One delta against one base. drift_ratio: None where a sketch is missing."""
+
+    ref: str
+    digest: Digest | str
+    verdict: str
+    problems: tuple[Problem, ...]
+    drift_ratio: float | None
+    description: str = ""
+    tags: Mapping[str, str] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "ref": self.ref,
+            "digest": self.digest,
+            "verdict": self.verdict,
+            "problems": problems_json(self.problems),
+            "drift_ratio": self.drift_ratio,
+            "description": self.description,
+            "tags": dict(self.tags or {}),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class QueryResult:
+    """results: ranked, best first, from the place *offset* on. fitting: how many there are in all.
+    hidden: how many lie under the asked verdict. problems: about what was asked, not one match.
+
+    subject is ``base`` or ``delta``: what was asked about.
+    """
+
+    subject: Literal["base", "delta"]
+    ref: str
+    results: tuple[Match, ...]
+    hidden: int
+    fitting: int
+    offset: int = 0
+    problems: tuple[Problem, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            self.subject: self.ref,
+            "results": [match.to_json() for match in self.results],
+            "hidden": self.hidden,
+            "fitting": self.fitting,
+            "offset": self.offset,
+            "problems": problems_json(self.problems),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    ref: str
+    base: str
+    verdict: str
+    problems: tuple[Problem, ...]
+    drift_ratio: float | None
+
+    @property
+    def ok(self) -> bool:
+        return self.verdict != "incompatible" and not errors_of(self.problems)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "ref": self.ref,
+            "base": self.base,
+            "verdict": self.verdict,
+            "problems": problems_json(self.problems),
+            "drift_ratio": self.drift_ratio,
+        }

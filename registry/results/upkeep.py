@@ -1,0 +1,69 @@
+"""What checks of the store and of the settings found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from paramdelta.digest import Digest
+from paramdelta.problem import Problem, errors_of
+from registry.results.common import problems_json
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyResult:
+    """checked: what was looked at, by kind."""
+
+    checked: Mapping[str, int]
+    problems: tuple[Problem, ...]
+    content_digest: Digest | None = None
+
+    @property
+    def ok(self) -> bool:
+        return not errors_of(self.problems)
+
+    def to_json(self) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "ok": self.ok,
+            "checked": dict(self.checked),
+            "problems": problems_json(self.problems),
+        }
+        return found | ({"content_digest": self.content_digest} if self.content_digest else {})
+
+
+@dataclass(frozen=True, slots=True)
+class Reindexed:
+    """releases: in the store. added: how many of them the catalog had not."""
+
+    releases: int
+    added: int
+    problems: tuple[Problem, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "ok": self.ok,
+            "releases": self.releases,
+            "added": self.added,
+            "problems": problems_json(self.problems),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class DoctorLine:
+    name: str
+    status: Literal["ok", "warn", "fail"]
+    detail: str
+    remedy: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        return {
+            "name": self.name,
+            "status": self.status,
+            "detail": self.detail,
+            "remedy": self.remedy,
+        }
