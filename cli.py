@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -78,6 +79,7 @@ def run(arguments: Sequence[str]) -> int:
 def main() -> NoReturn:
     """The ``paramdelta`` command."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    gc.set_threshold(100_000)  # imports make many objects and no garbage: a fifth of the start
     code = run(sys.argv[1:])
     if code == INTERRUPTED:
         # the interpreter would wait for threads of a download that do not end

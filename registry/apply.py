@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,16 +17,18 @@ from paramdelta import delta
 from paramdelta.checkpoint import Checkpoint, TensorReader
 from paramdelta.digest import Digest, Hasher, content_digest
 from paramdelta.dtypes import ARITHMETIC, Bits, carrier
+from paramdelta.hashing import LaneHasher, hasher, update_pieces
 from paramdelta.logical import NumberReader
 from registry.artifacts import Artifacts
 from registry.contribution import Addend, Placed, StoredElements, open_elements
 from registry.extract import CHUNK, hash_tensor, row_length
-from registry.jobs import Job, run_jobs
+from registry.jobs import Crew, Job, Lane, run_jobs
 from registry.layout import tensor_bytes
 from registry.lost import Lost, LostCounter
 from registry.merging import MergedElements, is_merged, merged_part
 from registry.plan import Plan, PlanPart, PlanTensor, PlanTerm
 from registry.progress import Progress
+from registry.streams import Unhashed
 
 Add = Callable[[Bits, str, Sequence[delta.Term], Bits, str], None]
 Advance = Callable[[int], None]
@@ -55,6 +58,7 @@ class _Work:
     artifacts: Artifacts
     sink: Sink
     add: Add
+    crew: Crew
 
 
 def execute(
@@ -70,14 +74,15 @@ def execute(
 ) -> Outcome:
     """Makes every tensor of *plan* and hands its bytes to *sink*."""
     with base.reader() as reader:
-        work = _Work(plan, reader, artifacts, sink, add)
+        crew = Crew()
+        work = _Work(plan, reader, artifacts, sink, add, crew)
         tensors = [_TensorJob(tensor, work) for tensor in plan.tensors]
         jobs = [Job(tensor_bytes(t), job.run) for t, job in zip(plan.tensors, tensors, strict=True)]
         jobs += [
             Job(base.tensors[name].nbytes, _hash_job(reader, base, name)) for name in plan.dropped
         ]
         total = sum(job.size for job in jobs)
-        digests = run_jobs(jobs, threads, progress, task, total)
+        digests = run_jobs(jobs, threads, progress, task, total, crew=crew)
     made = [
         (tensor.name, tensor.dtype, tensor.shape, out)
         for tensor, (_, out) in zip(plan.tensors, digests, strict=False)
@@ -100,14 +105,30 @@ def _hash_job(
     return lambda advance: (hash_tensor(reader, base.tensors[name], advance), None)
 
 
+class _Room:
+    """Buffers for a chunk of base and output; ``swap`` gives others while these are in use."""
+
+    def __init__(self, chunk: int, base_dtype: str, out_dtype: str) -> None:
+        self.held = np.zeros(chunk, dtype=carrier(base_dtype))
+        self.out = np.empty(chunk, dtype=carrier(out_dtype))
+        self._other: tuple[Bits, Bits] | None = None
+
+    def swap(self) -> None:
+        other = self._other or (np.zeros_like(self.held), np.empty_like(self.out))
+        self._other = self.held, self.out
+        self.held, self.out = other
+
+
 class _TensorJob:
     """One output tensor, part by part and chunk by chunk."""
 
     def __init__(self, tensor: PlanTensor, work: _Work) -> None:
         self.tensor, self._work = tensor, work
         self.lost = LostCounter(tensor.name, tensor.dtype)
-        self._base_hash, self._out_hash = Hasher(), Hasher()
+        size = tensor_bytes(tensor)
+        self._base_hash, self._out_hash = hasher(size), hasher(size)
         self._offset = 0  # bytes of the output that are written
+        self._lane = Lane(work.crew)
 
     def run(self, advance: Advance) -> tuple[Digest | None, Digest | None]:
         for part in self.tensor.parts:
@@ -123,7 +144,10 @@ class _TensorJob:
         else:
             placed = [self._open(term, part) for term in part.terms]
         try:
-            self._elements(part, placed, advance)
+            try:
+                self._elements(part, placed, advance)
+            finally:
+                self._lane.wait()
             for source in placed:
                 source.finish()
         finally:
@@ -143,19 +167,32 @@ class _TensorJob:
         for size in part.shape:
             count *= size
         chunk = max(1, min(placed[0].frame_elements if placed else CHUNK, count))
-        out = np.empty(chunk, dtype=carrier(self.tensor.dtype))
-        held = np.zeros(chunk, dtype=carrier(dtype))
+        room = _Room(chunk, dtype, self.tensor.dtype)
         for start in range(0, count, chunk):
             n = min(chunk, count - start)
+            held, out = room.held[:n], room.out[:n]
             there = max(0, min(n, part.base.elements - start)) if part.base else 0
+            stored = held[:0]
             if base and there:
-                self._base_hash.update(base.read_into(start, held[:there]))
-            held[there:n] = 0
-            self._make(part, placed, held[:n], dtype, out[:n])
-            self._out_hash.update(out[:n])
-            self._work.sink(self.tensor.name, self._offset, out[:n])
-            self._offset += out[:n].nbytes
-            advance(out[:n].nbytes)
+                stored = base.read_into(start, held[:there])
+            held[there:] = 0
+            self._make(part, placed, held, dtype, out)
+            streams = [found for source in placed for found in source.unhashed()]
+            step = partial(self._finish, self._offset, stored, out, streams)
+            self._offset += out.nbytes
+            if self._lane.run(step):
+                room.swap()
+            if base and not base.is_plain:
+                self._lane.wait()  # the next read would write over *stored*
+            advance(out.nbytes)
+
+    def _finish(self, offset: int, stored: Bits, out: Bits, streams: list[Unhashed]) -> None:
+        """Hashes what was read and made of a chunk, while it is in the cache, and writes it."""
+        ends: list[tuple[Hasher | LaneHasher, list[Any]]] = [
+            (self._base_hash, [stored]), (self._out_hash, [out]), *streams,
+        ]  # fmt: skip
+        update_pieces(ends)
+        self._work.sink(self.tensor.name, offset, out)
 
     def _make(
         self, part: PlanPart, placed: list[Addend], held: Bits, dtype: str, out: Bits
