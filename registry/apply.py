@@ -6,7 +6,7 @@ sizes, shards or the device.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -23,6 +23,7 @@ from registry.artifacts import Artifacts
 from registry.contribution import Addend, Placed, StoredElements, open_elements
 from registry.extract import CHUNK, hash_tensor, row_length
 from registry.jobs import Crew, Job, Lane, run_jobs
+from registry.journal import Done
 from registry.layout import tensor_bytes
 from registry.lost import Lost, LostCounter
 from registry.merging import MergedElements, is_merged, merged_part
@@ -61,6 +62,16 @@ class _Work:
     crew: Crew
 
 
+class Memory(Protocol):
+    """What earlier runs have finished. Called from several threads."""
+
+    def recall(self, tensor: str, nbytes: int, advance: Advance) -> Done | None:
+        """A finished tensor whose bytes are there and were hashed again, or None."""
+
+    def remember(self, done: Done) -> None:
+        """*done* is written."""
+
+
 def execute(
     plan: Plan,
     base: Checkpoint,
@@ -71,38 +82,82 @@ def execute(
     progress: Progress,
     task: str = "apply",
     add: Add = delta.add,
-) -> Outcome:
-    """Makes every tensor of *plan* and hands its bytes to *sink*."""
+    memory: Memory | None = None,
+    only: Collection[str] | None = None,
+) -> dict[str, Done]:
+    """Makes the tensors of *plan* and hands their bytes to *sink*; hashes those it drops.
+
+    memory: what need not be made again. only: names of tensors, of all that ``names_of`` gives.
+    """
     with base.reader() as reader:
         crew = Crew()
         work = _Work(plan, reader, artifacts, sink, add, crew)
-        tensors = [_TensorJob(tensor, work) for tensor in plan.tensors]
-        jobs = [Job(tensor_bytes(t), job.run) for t, job in zip(plan.tensors, tensors, strict=True)]
+        jobs = [
+            Job(tensor_bytes(t), _remembering(memory, t.name, tensor_bytes(t), _maker(t, work)))
+            for t in plan.tensors
+            if only is None or t.name in only
+        ]
         jobs += [
-            Job(base.tensors[name].nbytes, _hash_job(reader, base, name)) for name in plan.dropped
+            Job(base.tensors[name].nbytes, _remembering(memory, name, 0, hash_job))
+            for name, hash_job in ((name, _hash_job(work, base, name)) for name in plan.dropped)
+            if only is None or name in only
         ]
         total = sum(job.size for job in jobs)
-        digests = run_jobs(jobs, threads, progress, task, total, crew=crew)
+        found = run_jobs(jobs, threads, progress, task, total, crew=crew)
+    return {done.tensor: done for done in found}
+
+
+def names_of(plan: Plan) -> list[str]:
+    """All that has to be done for an output: its tensors, and the base's that it drops."""
+    return [tensor.name for tensor in plan.tensors] + list(plan.dropped)
+
+
+def outcome_of(plan: Plan, base: Checkpoint, done: Mapping[str, Done]) -> Outcome:
+    """The digests of the whole, from those of all ``names_of``."""
     made = [
         (tensor.name, tensor.dtype, tensor.shape, out)
-        for tensor, (_, out) in zip(plan.tensors, digests, strict=False)
-        if out is not None
+        for tensor in plan.tensors
+        if (out := done[tensor.name].digest) is not None
     ]
-    names = [tensor.base_name for tensor in plan.tensors] + list(plan.dropped)
+    pairs = [(tensor.name, tensor.base_name) for tensor in plan.tensors]
     read = [
         (info.name, info.dtype, info.shape, found)
-        for name, (found, _) in zip(names, digests, strict=True)
-        if name is not None and found is not None and (info := base.tensors[name])
+        for name, base_name in [*pairs, *((name, name) for name in plan.dropped)]
+        if base_name is not None
+        and (found := done[name].base) is not None
+        and (info := base.tensors[base_name])
     ]
-    lost = tuple(job.lost.found for job in tensors if job.tensor.action == "add")
+    lost = tuple(
+        Lost(one.tensor, one.touched, one.lost)
+        for tensor in plan.tensors
+        if (one := done[tensor.name]).touched is not None and one.lost is not None
+    )
     return Outcome(content_digest(read), content_digest(made), lost)
 
 
-def _hash_job(
-    reader: TensorReader, base: Checkpoint, name: str
-) -> Callable[[Advance], tuple[Digest | None, Digest | None]]:
+def _remembering(
+    memory: Memory | None, name: str, nbytes: int, make: Callable[[Advance], Done]
+) -> Callable[[Advance], Done]:
+    if memory is None:
+        return make
+
+    def run(advance: Advance) -> Done:
+        done = memory.recall(name, nbytes, advance) or make(advance)
+        memory.remember(done)
+        return done
+
+    return run
+
+
+def _maker(tensor: PlanTensor, work: _Work) -> Callable[[Advance], Done]:
+    return lambda advance: _TensorJob(tensor, work).run(advance)
+
+
+def _hash_job(work: _Work, base: Checkpoint, name: str) -> Callable[[Advance], Done]:
     """What the output leaves out counts in the base's digest."""
-    return lambda advance: (hash_tensor(reader, base.tensors[name], advance), None)
+    return lambda advance: Done(
+        name, 0, None, hash_tensor(work.reader, base.tensors[name], advance)
+    )
 
 
 class _Room:
@@ -130,11 +185,19 @@ class _TensorJob:
         self._offset = 0  # bytes of the output that are written
         self._lane = Lane(work.crew)
 
-    def run(self, advance: Advance) -> tuple[Digest | None, Digest | None]:
+    def run(self, advance: Advance) -> Done:
         for part in self.tensor.parts:
             self._part(part, advance)
         base = self._base_hash.digest if self.tensor.base_name else None
-        return base, self._out_hash.digest
+        counted = self.lost.found if self.tensor.action == "add" else None
+        return Done(
+            self.tensor.name,
+            self._offset,
+            self._out_hash.digest,
+            base,
+            counted.touched if counted else None,
+            counted.lost if counted else None,
+        )
 
     def _part(self, part: PlanPart, advance: Advance) -> None:
         placed: list[Addend]

@@ -1,7 +1,7 @@
 """Tensors worked on side by side: one tensor, one thread, the largest first.
 
-Inside a tensor frames come in order, so digests are taken as bytes pass by; memory is a few frames a
-thread. A thread that finds no further tensor helps the others: it hashes and writes a frame while
+Inside a tensor frames come in order, so digests are taken as bytes pass by; memory is a few frames
+a thread. A thread that finds no further tensor helps the others: it hashes and writes a frame while
 the next one is decoded (Lane). The heavy calls (zstd, sha256, kernels, pread) release the
 interpreter lock.
 """

@@ -150,6 +150,7 @@ class Plan:
     align: Align = "ids"
     dropped: tuple[str, ...] = ()  # the base's tensors that the output has not
     behaviour: tuple[Change, ...] = ()  # against the new base
+    device_reason: str = ""  # why this device; stands in no output
 
     def names(self, action: Action) -> list[str]:
         return [tensor.name for tensor in self.tensors if tensor.action == action]

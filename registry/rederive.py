@@ -14,7 +14,7 @@ from paramdelta.errors import IncompatibleError, InvalidError, NotFoundError, Pa
 from paramdelta.manifest import Manifest
 from paramdelta.problem import Problem, Severity
 from registry import planning, resolver
-from registry.apply import execute
+from registry.apply import execute, outcome_of
 from registry.artifacts import Artifacts
 from registry.catalog import Catalog
 from registry.model_folder import hash_model, read_record, recorded_digest
@@ -76,9 +76,10 @@ def _again(
         plan = _plan_of(registry, record, folder, base)
     except (KeyError, TypeError, ValueError) as error:
         raise InvalidError(f"malformed recipe: {error}", where=folder) from error
-    outcome = execute(
+    checkpoint = open_again(plan.base.location, plan.base.remote, registry.progress)
+    done = execute(
         plan,
-        open_again(plan.base.location, plan.base.remote, registry.progress),
+        checkpoint,
         registry.artifacts,
         _nowhere,
         threads=registry.threads,
@@ -86,6 +87,7 @@ def _again(
         task="re-derive",
         add=planning.adder(plan.device),
     )
+    outcome = outcome_of(plan, checkpoint, done)
     problems = []
     if outcome.base_digest != record["base"]["content_digest"]:
         problems.append(Problem(plan.base.ref, "not the base that the model was made from"))

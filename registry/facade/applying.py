@@ -16,6 +16,7 @@ from registry.records import Release
 from registry.references import parse_delta
 from registry.results import (
     Applied,
+    AppliedPart,
     ExportedLora,
     RestoredView,
 )
@@ -29,8 +30,11 @@ from registry.sources import (
 
 if TYPE_CHECKING:
     from paramdelta.manifest import Manifest
+    from registry.apply import Outcome
+    from registry.model_folder import Waiting
     from registry.plan import Plan
     from registry.recipe import Recipe
+    from registry.sharing import Assignment, Part
 
 
 class Applying(Core):
@@ -62,6 +66,7 @@ class Applying(Core):
         refs = [parse_delta(text) for text in deltas]
         if not refs:
             raise UsageError("no delta given")
+        device, device_reason = planning.choose_device(device)
         candidates = []
         for ref in refs:
             release = self._find(ref)
@@ -76,14 +81,15 @@ class Applying(Core):
                 {source.name for part in candidates for source in part.manifest.sources},
             ),
             dtype=planning.parse_dtype(dtype),
-            device=planning.choose_device(device),
+            device=device,
             max_shard_size=max_shard_size,
             keep_base_behaviour=keep_base_behaviour,
             align=resolver.parse_align(align),
         )
         located = locate(base, self.catalog)
         made = planning.make_plan(self.catalog, self.artifacts, located, candidates, chosen)
-        return dataclasses.replace(made, problems=(*notes, *made.problems))
+        problems = (*notes, *made.problems)
+        return dataclasses.replace(made, problems=problems, device_reason=device_reason)
 
     def recipe(self, path: Path) -> Recipe:
         """What the YAML file *path* says to apply; mergekit's merges are translated."""
@@ -98,18 +104,53 @@ class Applying(Core):
 
         return read_recipe(path, translate, lambda digest: base_of_content(self.catalog, digest))
 
+    def shares(self, plan: Plan, count: int) -> list[Assignment]:
+        """What each of *count* parts of an apply would make. Weights are not read."""
+        from registry.model_folder import assignments
+
+        located = Located("", plan.base.location, None, None, plan.base.remote)
+        return assignments(plan, located.headers(self.progress), count)
+
+    def apply_part(
+        self, plan: Plan, out: Path, part: Part, *, force: bool = False
+    ) -> AppliedPart | Applied:
+        """Makes one part of an output that several processes share; the last one seals it.
+
+        Applied from the one that sealed. Otherwise as ``apply``.
+        """
+        from registry.model_folder import Waiting, read_record, recorded_digest
+
+        started = time.monotonic()
+        found = self._written(plan, out, force, part)
+        if not isinstance(found, Waiting):
+            return self._applied(plan, out, found, started)
+        digest = recorded_digest(read_record(out), out) if found.sealed else None
+        seconds = time.monotonic() - started
+        return AppliedPart(
+            os.path.abspath(out), str(part), len(found.missing), digest, seconds, plan.device
+        )
+
     def apply(self, plan: Plan, out: Path, *, force: bool = False) -> Applied:
         """Executes *plan*. ConflictError if *out* exists and not *force*.
 
+        An interrupted run of the same plan is gone on with.
+
         CorruptError if a registered base is not what it was when it was registered.
         """
+        from registry.model_folder import Waiting
+
+        started = time.monotonic()
+        found = self._written(plan, out, force, None)
+        assert not isinstance(found, Waiting)  # only parts wait
+        return self._applied(plan, out, found, started)
+
+    def _written(self, plan: Plan, out: Path, force: bool, part: Part | None) -> Outcome | Waiting:
         from registry import planning
         from registry.model_folder import write_model
 
-        started = time.monotonic()
         out = Path(os.path.abspath(out))
         planning.check_out(out, [plan.base.location, *self._own_folders()], force)
-        outcome = write_model(
+        return write_model(
             plan,
             open_again(plan.base.location, plan.base.remote, self.progress),
             self.artifacts,
@@ -119,9 +160,12 @@ class Applying(Core):
             progress=self.progress,
             add=planning.adder(plan.device),
             card=planning.card_of(plan, self.artifacts),
+            part=part,
         )
+
+    def _applied(self, plan: Plan, out: Path, outcome: Outcome, started: float) -> Applied:
         return Applied(
-            str(out), outcome.content_digest, plan, time.monotonic() - started, plan.device,
+            os.path.abspath(out), outcome.content_digest, plan, time.monotonic() - started, plan.device,
             outcome.lost,
         )  # fmt: skip
 
