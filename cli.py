@@ -58,7 +58,8 @@ def run(arguments: Sequence[str]) -> int:
         _report(state, "usage", error.format_message(), hint=f"see `{where} --help`")
         return USAGE
     except (KeyboardInterrupt, click.Abort):
-        _report(state, "interrupted", "interrupted; nothing half written was left")
+        text = "interrupted; nothing half made is in place, run it again to go on"
+        _report(state, "interrupted", text)
         return INTERRUPTED
     except BrokenPipeError:
         # whoever read our output is gone; keep the interpreter from complaining about it

@@ -164,10 +164,10 @@ class Applying(Core):
         )
 
     def _applied(self, plan: Plan, out: Path, outcome: Outcome, started: float) -> Applied:
+        seconds = time.monotonic() - started
         return Applied(
-            os.path.abspath(out), outcome.content_digest, plan, time.monotonic() - started, plan.device,
-            outcome.lost,
-        )  # fmt: skip
+            os.path.abspath(out), outcome.content_digest, plan, seconds, plan.device, outcome.lost
+        )
 
     def restore(
         self, delta: str, out: Path, *, base: str | None = None, force: bool = False
