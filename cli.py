@@ -82,6 +82,7 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     gc.set_threshold(100_000)  # imports make many objects and no garbage: a fifth of the start
     code = run(sys.argv[1:])
+    gc.freeze()  # or the interpreter would look through all modules once more before it ends
     if code == INTERRUPTED:
         # the interpreter would wait for threads of a download that do not end
         sys.stdout.flush()

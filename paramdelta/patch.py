@@ -48,14 +48,27 @@ def _bits(ordinals: Ordinals, dtype: str, like: Bits) -> Bits:
     return found
 
 
+class _Scratch:
+    """Room for the compiled search, kept from frame to frame."""
+
+    def __init__(self) -> None:
+        self.places = np.empty(0, dtype=np.intp)
+        self.suspect = np.empty(0, dtype=np.uint8)
+
+    def grow(self, elements: int) -> None:
+        if self.suspect.size < elements:
+            self.places = np.empty(elements, dtype=np.intp)
+            self.suspect = np.empty(elements, dtype=np.uint8)
+
+
 def _rebuild(
-    base: Bits, base_dtype: str, change: Bits, post_dtype: str, out: Bits
+    base: Bits, base_dtype: str, change: Bits, post_dtype: str, out: Bits, scratch: _Scratch
 ) -> npt.NDArray[np.intp]:
-    """rule(base, 1·Δ) into *out*; the positions of the candidates are returned."""
+    """rule(base, 1·Δ) into *out*; the positions of the candidates, valid until the next call."""
     if base_dtype == post_dtype == "BF16" and (fast := compiled(base.size)):
-        places = np.empty(base.size, dtype=np.intp)
-        suspect = np.empty(base.size, dtype=np.uint8)
-        return places[: fast.rebuild(base, change, out, suspect, places)]
+        scratch.grow(base.size)
+        found = fast.rebuild(base, change, out, scratch.suspect, scratch.places)
+        return scratch.places[:found]
     dtype = delta.delta_dtype(base_dtype, post_dtype)
     delta.add(base, base_dtype, [delta.Term(1.0, change, dtype)], out, post_dtype)
     # an element that did not change is its own post, unless it may be the other zero
@@ -82,13 +95,13 @@ class PatchEncoder:
 
     def __init__(self, base_dtype: str, post_dtype: str) -> None:
         self._base_dtype, self._post_dtype = base_dtype, post_dtype
-        self._compressor = Compressor()
+        self._compressor, self._scratch = Compressor(), _Scratch()
         self.patched = 0
 
     def frame(self, base: Bits, change: Bits, post: Bits) -> bytes:
         """The payload for one frame; b"" where the rule makes the post already."""
         out = np.empty_like(post)
-        candidates = _rebuild(base, self._base_dtype, change, self._post_dtype, out)
+        candidates = _rebuild(base, self._base_dtype, change, self._post_dtype, out, self._scratch)
         differs = out != post
         count = int(np.count_nonzero(differs))
         if not count:
@@ -118,6 +131,7 @@ class PatchDecoder:
 
     def __init__(self, base_dtype: str, post_dtype: str) -> None:
         self._base_dtype, self._post_dtype = base_dtype, post_dtype
+        self._scratch = _Scratch()
 
     def frame(self, payload: bytes, base: Bits, change: Bits, out: Bits) -> None:
         """The post of this frame into *out*. CorruptError on a malformed payload."""
@@ -127,7 +141,7 @@ class PatchDecoder:
                 base, self._base_dtype, [delta.Term(1.0, change, dtype)], out, self._post_dtype
             )
             return
-        candidates = _rebuild(base, self._base_dtype, change, self._post_dtype, out)
+        candidates = _rebuild(base, self._base_dtype, change, self._post_dtype, out, self._scratch)
         limit = _COUNTS.size + 9 * candidates.size + _LISTED.itemsize * base.size
         body = decompress_up_to(payload, limit)
         if len(body) < _COUNTS.size + candidates.size:
