@@ -87,8 +87,12 @@ def read_recipe(path: Path, import_mergekit: Import, base_of: Callable[[str], st
     → a registered base's name.
     """
     if path.name == RECORD:
-        return _of_record(read_record(path.parent), path, base_of)
-    document = read_yaml(path)
+        return recipe_of_record(read_record(path.parent), path, base_of)
+    return recipe_of_document(read_yaml(path), path, import_mergekit)
+
+
+def recipe_of_document(document: object, path: Path, import_mergekit: Import) -> Recipe:
+    """The recipe in a parsed YAML file. InvalidError with all problems."""
     if not isinstance(document, dict):
         raise InvalidError("a recipe is a mapping of keys", where=path)
     if "merge_method" in document:
@@ -167,7 +171,9 @@ def _deltas(rows: Sequence[Any], problems: list[Problem]) -> tuple[tuple[str, ..
     return tuple(deltas), alpha_for
 
 
-def _of_record(record: Mapping[str, Any], path: Path, base_of: Callable[[str], str]) -> Recipe:
+def recipe_of_record(
+    record: Mapping[str, Any], path: Path, base_of: Callable[[str], str]
+) -> Recipe:
     """From a ``paramdelta.json``: deltas by their digests, the base by its content.
 
     Alphas for single deltas name them as the record does.
