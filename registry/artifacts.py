@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 
 from paramdelta.digest import PREFIX, Digest, Hasher, digest_of
-from paramdelta.errors import CorruptError, NotFoundError
+from paramdelta.errors import CorruptError, InvalidError, NotFoundError
 from paramdelta.limits import MAX_MANIFEST_BYTES, MAX_RELEASE_BYTES, MAX_SIGNATURE_BYTES
 from paramdelta.problem import Problem
 from registry.stores.base import Staged, Stat, Store
@@ -81,7 +81,7 @@ class Artifacts:
                 while reader.read(CHUNK):
                     pass
                 reader.finish()
-        except CorruptError as error:
+        except InvalidError as error:
             return [Problem(blob_key(digest), error.reason, remedy=_REMEDY)]
         return []
 
@@ -185,7 +185,7 @@ class Artifacts:
                 while reader.read(CHUNK):
                     pass
                 reader.finish()
-        except (CorruptError, NotFoundError):
+        except (InvalidError, NotFoundError):  # a link or a pipe in its place is healed, too
             return False
         return True
 

@@ -24,7 +24,7 @@ from paramdelta.errors import (
     UnreachableError,
     UsageError,
 )
-from paramdelta.limits import MIB
+from paramdelta.limits import MAX_STORE_CARD_BYTES, MIB
 from registry.stores.base import Stat, check_key, is_key
 from registry.stores.remote import (
     ATTEMPTS,
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 BRANCH = "main"
 CARD = "README.md"
-MAX_CARD_BYTES = 4 * MIB
 MAX_COMMIT_FILES = 1000  # waiting for one commit; the hub takes 25,000
 MAX_COMMIT_BYTES = 32 * MIB  # of waiting files that travel inside the commit; the hub takes 1 GB
 PATHS = 500  # asked about in one request
@@ -121,7 +120,7 @@ class HubStore:
     def read_card(self) -> str:
         try:
             with self._open(CARD) as file:
-                data = self._bounded(file, CARD, MAX_CARD_BYTES)
+                data = self._bounded(file, CARD, MAX_STORE_CARD_BYTES)
         except NotFoundError:
             return ""
         return data.decode("utf-8", errors="replace")

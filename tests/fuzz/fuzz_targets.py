@@ -35,6 +35,7 @@ from paramdelta.problem import Problem
 from paramdelta.safetensors_header import TensorInfo, parse_header
 from paramdelta.weight_files import parse_index
 from registry.mergekit_recipe import import_mergekit
+from registry.model_record import parse_model_record
 from registry.recipe import recipe_of_document, recipe_of_record
 from registry.seal import ReleaseRecord
 from registry.yaml_text import parse_yaml
@@ -113,8 +114,7 @@ def recipe(data: bytes) -> None:
         document = parse_yaml(data, where)
         recipe_of_document(document, where, lambda value, path: import_mergekit(value, path, _find))
     with suppress(ParamDeltaError):
-        record = strict_json.loads(data, where, MAX_CONFIG_BYTES)
-        recipe_of_record(record, where, lambda digest: "base")
+        recipe_of_record(parse_model_record(data, where), lambda digest: "base")
 
 
 def _find(model: str) -> str | Problem:

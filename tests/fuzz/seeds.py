@@ -1,6 +1,6 @@
 """Made the first entries of the corpora, the same every time; what was found since is kept.
 
-    python tests/fuzz/seeds.py
+python tests/fuzz/seeds.py
 """
 
 from __future__ import annotations
@@ -141,15 +141,21 @@ def _frame(
 
 
 def recipes() -> Seeds:
-    yield "recipe", (
-        b"base: llama\nout: ./x\nmethod: ties\noptions: {density: 0.3}\ndeltas:\n  - a/b:0.8\n"
-        b"  - delta: c@2\n    alpha: 0.5\n    alpha_for: {mlp: 0.2}\n"
-        b'alpha_for: {"layers.{i}.self_attn": "0:1"}\nkeep_base_behaviour: true\n'
+    yield (
+        "recipe",
+        (
+            b"base: llama\nout: ./x\nmethod: ties\noptions: {density: 0.3}\ndeltas:\n  - a/b:0.8\n"
+            b"  - delta: c@2\n    alpha: 0.5\n    alpha_for: {mlp: 0.2}\n"
+            b'alpha_for: {"layers.{i}.self_attn": "0:1"}\nkeep_base_behaviour: true\n'
+        ),
     )
-    yield "mergekit", (
-        b"merge_method: ties\nbase_model: base\nmodels:\n  - model: one\n    parameters:\n"
-        b"      weight:\n        - filter: mlp\n          value: 0.5\n        - value: 1\n"
-        b"      density: 0.5\nparameters: {normalize: true, int8_mask: true}\ndtype: bfloat16\n"
+    yield (
+        "mergekit",
+        (
+            b"merge_method: ties\nbase_model: base\nmodels:\n  - model: one\n    parameters:\n"
+            b"      weight:\n        - filter: mlp\n          value: 0.5\n        - value: 1\n"
+            b"      density: 0.5\nparameters: {normalize: true, int8_mask: true}\ndtype: bfloat16\n"
+        ),
     )
     digest = digest_of(b"")
     record = {
@@ -157,7 +163,7 @@ def recipes() -> Seeds:
         "align": "ids", "keep_base_behaviour": False, "max_shard_size": None,
         "deltas": [{"ref": "a@1", "digest": digest, "alpha": 1.0}],
         "alpha_for": [["a@1:mlp", 0.5], ["norm", 0.25]],
-        "base": {"content_digest": digest},
+        "base": {"content_digest": digest}, "content_digest": digest,
     }  # fmt: skip
     yield "record", json.dumps(record).encode()
 
