@@ -373,9 +373,9 @@ def _check_order(manifest: Manifest, where: object) -> None:
 def _check_paths(manifest: Manifest, where: object) -> None:
     """All files can lie in one folder, on systems that ignore case too."""
     names = PathNames()
-    for file in (*manifest.weights, *manifest.files):
-        if other := names.add(file.path):
-            raise InvalidError(f"takes the place of {other}", where=where, subject=file.path)
+    for path in [*(f.path for f in manifest.weights), *(f.path for f in manifest.files)]:
+        if other := names.add(path):
+            raise InvalidError(f"takes the place of {other}", where=where, subject=path)
 
 
 def _check_contents(manifest: Manifest, where: object) -> None:

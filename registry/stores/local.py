@@ -41,7 +41,7 @@ class LocalStore:
             raise NotFoundError("no store there", where=self.root)
         with _errors(self.root):
             _make_folders(self.root / TEMPORARY)
-        if os.path.islink(self.root / TEMPORARY):
+        if (self.root / TEMPORARY).is_symlink():
             raise InvalidError("a link where a folder of the store should be", where=self.root)
 
     @property

@@ -1,4 +1,4 @@
-"""Changes one value somewhere in a JSON document to one that hurts: bytes alone rarely get there."""
+"""Changes values somewhere in a JSON document to ones that hurt: bytes alone rarely get there."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import random
 from typing import Any
 
 HURTS: tuple[Any, ...] = (
-    None, True, False, 0, -1, 1, 2**31, 2**53 - 1, 2**53, 2**63 - 1, 2**63, 2**64, 10**399, -(10**30),
-    0.5, -0.0, 1e308, 5e-324, float("inf"), "", " ", "x" * 300, "\u202e", "\ud800", "\x1b[2J", "é",
-    "../../x", "/etc/passwd", "con", "sha256:" + "0" * 64, "sha256:" + "A" * 64, "1e999", "nan",
-    "0x1p-1074", "BF16", "F64", "zero", "rans", "[", "(a+)+$", "*" * 40, [], {}, [[]], [0] * 70,
-    [2**62, 2**62], [10**399] * 50, {"": None}, {"a": {"b": {"c": []}}}, [None] * 9,
+    None, True, False, 0, -1, 1, 2**31, 2**53 - 1, 2**53, 2**63 - 1, 2**63, 2**64, 10**399,
+    -(10**30), 0.5, -0.0, 1e308, 5e-324, float("inf"), "", " ", "x" * 300, "\u202e", "\ud800",
+    "\x1b[2J", "é", "../../x", "/etc/passwd", "con", "sha256:" + "0" * 64, "sha256:" + "A" * 64,
+    "1e999", "nan", "0x1p-1074", "BF16", "F64", "zero", "rans", "[", "(a+)+$", "*" * 40, [], {},
+    [[]], [0] * 70, [2**62, 2**62], [10**399] * 50, {"": None}, {"a": {"b": {"c": []}}}, [None] * 9,
 )  # fmt: skip
 
 

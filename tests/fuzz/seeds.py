@@ -7,14 +7,10 @@ from __future__ import annotations
 
 import json
 import struct
-import sys
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1])]
 
 import numpy as np
 from fuzz_targets import CODEC_NAMES, DTYPES, WRAP, Frame
@@ -29,6 +25,7 @@ from paramdelta.codecs.zstd import decompress_up_to
 from paramdelta.digest import Digest, digest_of
 from registry.seal import ReleaseRecord
 
+HERE = Path(__file__).resolve().parent
 ROW, ELEMENTS = 16, 256
 LIMIT = 1 << 20
 
@@ -172,8 +169,8 @@ def models() -> Seeds:
     tensors = {"model.embed_tokens.weight": [64, 32], "lm_head.weight": [64, 32],
                "model.layers.0.self_attn.q_proj.weight": [32, 32]}  # fmt: skip
     files = {"tensors": tensors, "config.json": llama_config(), "generation_config.json": {},
-             "tokenizer.json": json.loads(TOKENIZER), "tokenizer_config.json": {"pad_token": "<|a|>"},
-             }  # fmt: skip
+             "tokenizer.json": json.loads(TOKENIZER), "tokenizer_config.json":
+             {"pad_token": "<|a|>"}}  # fmt: skip
     yield "llama", json.dumps(files).encode()
     model = {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["a", -1.5]]}
     pipeline = {"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Prepend",
