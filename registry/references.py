@@ -17,6 +17,7 @@ _PART = r"[a-z0-9][a-z0-9._-]*"
 _NAME = re.compile(rf"{_PART}(/{_PART})*")
 _ALIAS = re.compile(r"[a-z][a-z0-9._-]{0,63}")
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _REMEDY_NAME = (
     "use lower-case letters, digits, '.', '_' and '-', with '/' between namespace and name"
 )
@@ -73,7 +74,7 @@ def parse_alpha(text: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text) or not math.isfinite(value):
+    if not _NUMBER.fullmatch(text) or not math.isfinite(value):
         raise UsageError(f"malformed alpha {text[:40]!r}", remedy="give a number such as 0.8")
     try:
         rounded: float = struct.unpack("<f", struct.pack("<f", value))[0]
