@@ -20,7 +20,8 @@ SECRETS = (
     "GOOGLE_SERVICE_ACCOUNT_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "PGPASSWORD",
 )  # fmt: skip
 _SHORTEST = 4  # characters; shorter values would take half of any text with them
-_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,30}://)[^\s/?#'\"<>]*@")
+# with one slash, too: that is what is left of an address that was taken for a path
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{1,30}:/{1,3}|//)[^\s/?#'\"<>]*@")
 _WORDS = (
     "password|passwd|passphrase|pwd|secret|token|api[_-]?key|access[_-]?key(?:[_-]?id)?|"
     "secret[_-]?access[_-]?key|account[_-]?key|session[_-]?token|sas[_-]?(?:token|key)?|sig|"
@@ -36,7 +37,7 @@ def redacted(text: str, *secrets: str, env: Mapping[str, str] = os.environ) -> s
     for secret in (*secrets, *(env.get(name, "") for name in SECRETS)):
         if len(secret) >= _SHORTEST:
             text = text.replace(secret, HIDDEN)
-    if "://" in text:
+    if "@" in text:
         text = _ADDRESS.sub(rf"\1{HIDDEN}@", text)
     if "=" in text:
         text = _QUERY.sub(rf"\1{HIDDEN}", text)

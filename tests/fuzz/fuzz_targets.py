@@ -253,15 +253,18 @@ class Frame:
 
 
 def frame(data: bytes) -> None:
-    """Decoded alike by the compiled loops and by numpy, or refused by both; nothing else is hit."""
+    """Decoded alike by the compiled loops and by numpy, or refused by all; nothing else is hit.
+
+    With NUMBA_BOUNDSCHECK=1 the scalar loops check every index.
+    """
     found = Frame.unpack(data)
     if found is None:
         return
     outcomes = []
-    for loops in (_plain_coder, _compiled_coder):
+    for loops in (_plain_coder, _scalar_coder, _compiled_coder):
         with _coder(loops):
             outcomes.append(_decode(found))
-    assert outcomes[0] == outcomes[1]
+    assert outcomes[0] == outcomes[1] == outcomes[2]
 
 
 def _decode(found: Frame) -> bytes | None:
@@ -283,6 +286,12 @@ def _decode(found: Frame) -> bytes | None:
     finally:
         assert (room[:MARGIN] == 0x5A).all()
         assert (room[MARGIN + elements :] == 0x5A).all()
+
+
+def _scalar_coder() -> Coder:
+    from paramdelta import kernels_rans
+
+    return Coder(kernels_rans.encode, kernels_rans.decode, kernels_rans.checksum)
 
 
 @contextmanager
