@@ -18,6 +18,7 @@ SECRETS = (
     "AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_SAS_KEY",
     "AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_CLIENT_SECRET", "AZURE_CLIENT_SECRET",
     "GOOGLE_SERVICE_ACCOUNT_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "PGPASSWORD",
+    "PARAMDELTA_SIGN_PASSPHRASE",
 )  # fmt: skip
 _SHORTEST = 4  # characters; shorter values would take half of any text with them
 # with one slash, too: that is what is left of an address that was taken for a path
