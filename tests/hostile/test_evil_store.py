@@ -29,7 +29,7 @@ from registry.stores.local import LocalStore
 
 pytestmark = pytest.mark.usefixtures("remotes")
 
-INVALID, CONFLICT = 5, 6
+INVALID = 5
 LIMIT = 1 << 28
 PEAK_MEGABYTES = 400  # over what the process held before
 
@@ -260,8 +260,8 @@ def test_a_version_that_was_pulled_before_is_not_replaced(victim_of: Make) -> No
     pull = ("fresh", "--store", store, "pull", "chat@1", "--from", victim.address)
     victim.run(*pull)
     record_of_another_content(victim)
-    _, found = victim.run(*pull, code=CONFLICT)
-    assert found["error"]["code"] == "conflict"
+    _, found = victim.run(*pull, code=INVALID)
+    assert found["error"]["code"] == "untrusted"
 
 
 @pytest.mark.parametrize("kind", ["huge", "endless"])
