@@ -7,7 +7,7 @@ Without a GPU the same code can be run to see that its bits are right; its times
     TRITON_INTERPRET=1 .venv/bin/python benchmarks/bench_gpu.py --device cpu --rows 4 --columns 1024
 
 Encoded frames and base lie in host memory; each block's base and payload go in, the output comes
-out. "copy" moves exactly these bytes through page-locked buffers with two blocks in flight, and does
+out. "copy" moves exactly these bytes through page-locked buffers, two blocks in flight, and does
 nothing else: no pipeline over the same link can be faster. The kernels are timed by themselves too,
 against a copy inside the device's memory. Every output is compared with the processor's bits.
 """
