@@ -34,7 +34,7 @@ models:
   - {{model: {new}, parameters: {{weight: 1.0}}}}
 dtype: bfloat16
 """
-MERGEKIT_FLAGS = ("--lazy-unpickle", "--no-copy-tokenizer", "--no-write-model-card", "-q")
+MERGEKIT_FLAGS = ("--lazy-unpickle", "--no-copy-tokenizer", "--no-write-model-card")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,10 @@
     read  = (M + D) / R     write = M / W     compute = c · M / k
     T     = s + max(read, write, compute) / n        with n machines (--shard 1/n … n/n)
 
-M: bytes of the model; D = M · bits / 16 of the delta; c: processor seconds a GB, start-up left out;
-k: processors used; R, W: GB/s of the place that holds base, store and output; s: the start. The max,
-for reading, computing and writing overlap. A place that n machines share gives each its own R and W
-up to what the place has in all (the second table divides by it).
+M: bytes of the model; D = M · bits / 16 of the delta; c: processor seconds a GB, without the start;
+k: processors used; R, W: GB/s of one machine to where base, store and output lie; s: the start. The
+max, for reading, computing and writing overlap. A place that machines share has a rate of its own,
+(2 M + D) / total, which more machines do not make faster.
 """
 
 from __future__ import annotations

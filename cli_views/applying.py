@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-
 from cli_views.common import (
     SHOWN,
     coloured,
     console,
+    escape,
     facts,
     new_table,
     problem_lines,
     said,
     size_text,
 )
+from cli_views.signing import vouchers
 from registry.results import Applied, AppliedPart, ExportedLora, MethodView, RestoredView
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def plan(found: Plan) -> None:
     )
     _behaviour(found)
     console.print(f"verdict: {coloured(found.verdict)}")
+    vouchers(found.signed)
     problem_lines(found.problems)
 
 
@@ -127,7 +128,9 @@ def restored(found: RestoredView) -> None:
     for path, digest in found.files.items():
         table.add_row(escape(path), digest.removeprefix("sha256:"))
     console.print(table)
+    problem_lines(found.problems)
     said(f"{found.ref} is in {found.out}, bit for bit, after {found.seconds:.1f} s")
+    vouchers(found.signed)
 
 
 def exported(found: ExportedLora) -> None:

@@ -7,16 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from paramdelta import strict_json
 from paramdelta.checkpoint import Checkpoint
-from paramdelta.digest import PREFIX, Digest, content_digest, digest_of, parse_digest
+from paramdelta.digest import PREFIX, Digest, content_digest, digest_of
 from paramdelta.dtypes import Bits
-from paramdelta.errors import CorruptError, InvalidError, NotFoundError
-from paramdelta.limits import MAX_CARRIED_FILE_BYTES, MAX_MANIFEST_BYTES
+from paramdelta.errors import CorruptError
+from paramdelta.limits import MAX_CARRIED_FILE_BYTES
 from paramdelta.writer import FolderWriter, OutputFile
 from registry.apply import Add, Advance, Outcome, Sink, execute, names_of, outcome_of
 from registry.artifacts import Artifacts
@@ -24,11 +22,11 @@ from registry.extract import hash_tensor
 from registry.jobs import Job, run_jobs
 from registry.journal import Done, Journal, on_disk
 from registry.layout import INDEX, ShardLayout, index_json, lay_out, tensor_bytes
+from registry.model_record import RECORD
 from registry.plan import FORMAT, KIND, Plan
 from registry.progress import Progress
 from registry.sharing import Assignment, Part, assign
 
-RECORD = "paramdelta.json"
 CARD = "README.md"
 
 
@@ -110,7 +108,7 @@ def job_key(plan: Plan, base: Checkpoint, shards: Sequence[ShardLayout]) -> str:
     A base that the catalog does not know is known by its files' places, sizes and times, so that
     tensors of a base that was changed meanwhile are never mixed with those of the new one.
     """
-    known: Any = plan.base.content_digest
+    known: object = plan.base.content_digest
     if known is None:
         stats = [(base.path / shard.path).stat() for shard in base.shards]
         known = [
@@ -208,23 +206,6 @@ def record_bytes(plan: Plan, outcome: Outcome) -> bytes:
     value["base"] = plan.base.to_json() | {"content_digest": outcome.base_digest}
     value["content_digest"] = outcome.content_digest
     return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
-
-
-def read_record(folder: Path) -> Mapping[str, Any]:
-    """The ``paramdelta.json`` of a resolved model. NotFoundError, InvalidError."""
-    path = folder / RECORD
-    if not path.is_file():
-        raise NotFoundError(f"no {RECORD}: not a model that was made by `apply`", where=folder)
-    if path.stat().st_size > MAX_MANIFEST_BYTES:
-        raise InvalidError("too large", where=path)
-    value = strict_json.loads(path.read_bytes(), path, MAX_MANIFEST_BYTES)
-    if not isinstance(value, dict) or value.get("kind") != KIND or value.get("format") != FORMAT:
-        raise InvalidError("not a record of a resolved model", where=path)
-    return value
-
-
-def recorded_digest(record: Mapping[str, Any], where: object) -> Digest:
-    return parse_digest(str(record.get("content_digest")), where)
 
 
 def hash_model(checkpoint: Checkpoint, threads: int, progress: Progress) -> Digest:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paramdelta.errors import NotFoundError, UsageError
+from paramdelta.limits import MAX_CONTRIBUTIONS
 from paramdelta.problem import Problem
 from registry.facade.core import Core, ref_of
 from registry.records import Release
@@ -66,10 +67,13 @@ class Applying(Core):
         refs = [parse_delta(text) for text in deltas]
         if not refs:
             raise UsageError("no delta given")
+        if len(refs) > MAX_CONTRIBUTIONS:
+            raise UsageError(f"{len(refs)} deltas at once; {MAX_CONTRIBUTIONS} allowed")
         device, device_reason = planning.choose_device(device)
-        candidates = []
+        candidates, releases = [], []
         for ref in refs:
             release = self._find(ref)
+            releases.append(release)
             manifest = self._manifest(release.digest)
             candidates.append(Contribution(ref_of(release), manifest, ref.alpha))
         chosen = resolver.Options(
@@ -89,7 +93,10 @@ class Applying(Core):
         located = locate(base, self.catalog)
         made = planning.make_plan(self.catalog, self.artifacts, located, candidates, chosen)
         problems = (*notes, *made.problems)
-        return dataclasses.replace(made, problems=problems, device_reason=device_reason)
+        signed = self._signed(releases)
+        return dataclasses.replace(
+            made, problems=problems, device_reason=device_reason, signed=signed
+        )
 
     def recipe(self, path: Path) -> Recipe:
         """What the YAML file *path* says to apply; mergekit's merges are translated."""
@@ -118,13 +125,14 @@ class Applying(Core):
 
         Applied from the one that sealed. Otherwise as ``apply``.
         """
-        from registry.model_folder import Waiting, read_record, recorded_digest
+        from registry.model_folder import Waiting
+        from registry.model_record import read_model_record
 
         started = time.monotonic()
         found = self._written(plan, out, force, part)
         if not isinstance(found, Waiting):
             return self._applied(plan, out, found, started)
-        digest = recorded_digest(read_record(out), out) if found.sealed else None
+        digest = read_model_record(out).content_digest if found.sealed else None
         seconds = time.monotonic() - started
         return AppliedPart(
             os.path.abspath(out), str(part), len(found.missing), digest, seconds, plan.device
@@ -174,6 +182,7 @@ class Applying(Core):
     ) -> RestoredView:
         """The post checkpoint of a release, bit for bit, from its own base."""
         from registry import planning
+        from registry.foreign_code import notes_on_code
         from registry.restore import needs_base, restore_checkpoint
 
         started = time.monotonic()
@@ -195,7 +204,10 @@ class Applying(Core):
             threads=self.settings.threads,
             progress=self.progress,
         )
-        return RestoredView(ref_of(release), str(out), found.files, time.monotonic() - started)
+        problems = tuple(notes_on_code(found.files))
+        seconds = time.monotonic() - started
+        signed = self._signed([release])
+        return RestoredView(ref_of(release), str(out), found.files, problems, seconds, signed)
 
     def export_lora(self, delta: str, out: Path, rank: int, *, force: bool = False) -> ExportedLora:
         """A delta as a PEFT adapter of *rank*, by truncated SVD, with its measured error."""
