@@ -18,6 +18,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ import numpy.typing as npt
 
 from paramdelta.dtypes import Bits
 from paramdelta.errors import InvalidError
+from paramdelta.kernels import surveyor
 
 WIDTH = 4096  # buckets
 BYTES = WIDTH * 4
@@ -68,13 +70,22 @@ class TensorSketch:
         self.total = np.zeros(WIDTH, dtype=np.float64)
         self._squares = np.zeros(WIDTH, dtype=np.float64)
 
-    def update(self, values: npt.NDArray[np.float32]) -> None:
-        """The next elements. Any lengths give the same sketch."""
+    def update(self, bits: Bits, dtype: str) -> None:
+        """The next elements, BF16, F16 or F32. Any lengths give the same sketch."""
         if self._rest.size:
-            values = np.concatenate([self._rest, values])
-        whole = values.size // WIDTH * WIDTH
-        self._add(values[:whole].reshape(-1, WIDTH))
-        self._rest = values[whole:].copy()
+            missing = (WIDTH - self._rest.size) % WIDTH
+            head = to_float32(bits[:missing], dtype)
+            self._rest = np.concatenate([self._rest, head])
+            bits = bits[missing:]
+            if self._rest.size < WIDTH:
+                return
+            self._add(self._rest.reshape(1, WIDTH))
+        whole = bits.size - bits.size % WIDTH
+        if fast := surveyor(whole):
+            self._add_compiled(fast, bits[:whole], dtype)
+        else:
+            self._add(to_float32(bits[:whole], dtype).reshape(-1, WIDTH))
+        self._rest = to_float32(bits[whole:], dtype)
 
     def finish(self) -> npt.NDArray[np.float64]:
         """The buckets (WIDTH,), float64; a last short block counts as padded with zeros."""
@@ -90,12 +101,26 @@ class TensorSketch:
         """‖x‖₂ of the elements, exact but for float64 rounding. Call ``finish`` first."""
         return math.sqrt(math.fsum(self._squares))
 
+    def _next(self, blocks: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """The offsets of the next blocks, and which of them are taken negative."""
+        counters = np.arange(self._block, self._block + blocks, dtype=np.uint64)
+        self._block += blocks
+        hashes = _splitmix64(self._seed, counters)
+        offsets = ((hashes >> np.uint64(1)) % np.uint64(WIDTH)).astype(np.int64)
+        return offsets, (hashes & np.uint64(1)).astype(bool)
+
+    def _add_compiled(self, fast: ModuleType, bits: Bits, dtype: str) -> None:
+        if dtype == "F16":
+            bits = to_float32(bits, dtype)
+        wide = bits if dtype == "BF16" else bits.view(np.uint32)
+        offsets, negative = self._next(bits.size // WIDTH)
+        signs = np.signbit(self._signs).astype(np.uint32) << np.uint32(31)
+        flips = negative.astype(np.uint32) << np.uint32(31)
+        shift = 16 if dtype == "BF16" else 0
+        fast.sketch(wide, shift, signs, offsets, flips, self.total, self._squares)
+
     def _add(self, blocks: npt.NDArray[np.float32]) -> None:
-        hashes = _splitmix64(
-            self._seed, np.arange(self._block, self._block + len(blocks), dtype=np.uint64)
-        )
-        offsets = (hashes >> np.uint64(1)) % np.uint64(WIDTH)
-        negative = (hashes & np.uint64(1)).astype(bool)
+        offsets, negative = self._next(len(blocks))
         for block, offset, minus in zip(blocks, offsets.tolist(), negative.tolist(), strict=True):
             # element by element in block order, not a reduction: numpy's reductions may add in
             # another order on another processor, and these numbers are part of a digest
@@ -105,7 +130,6 @@ class TensorSketch:
             into = np.subtract if minus else np.add
             into(head, signed[: WIDTH - offset], out=head)
             into(tail, signed[WIDTH - offset :], out=tail)
-        self._block += len(blocks)
 
 
 def value_digest(shape: Sequence[int], buckets: npt.NDArray[np.float64]) -> str:

@@ -24,7 +24,6 @@ from paramdelta.sketch import (
     TensorSketch,
     byte_digest,
     table_digest,
-    to_float32,
     value_digest,
 )
 from registry.extract import CHUNK, hash_tensor
@@ -144,7 +143,7 @@ def _read_job(
             stored = numbers.read_into(start, piece)
             hasher.update(stored)
             if has_values:
-                sketch.update(to_float32(piece, tensor.dtype))
+                sketch.update(piece, tensor.dtype)
             advance(stored.nbytes)
         buckets = sketch.finish()
         total.add(place, buckets)

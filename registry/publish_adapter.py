@@ -36,7 +36,7 @@ from paramdelta.manifest import (
 )
 from paramdelta.naming import canonical_name
 from paramdelta.safetensors_header import TensorInfo
-from paramdelta.sketch import Sketch, TensorSketch, to_float32, value_digest
+from paramdelta.sketch import Sketch, TensorSketch, value_digest
 from registry.artifacts import Artifacts
 from registry.extract import (
     CHUNK,
@@ -316,6 +316,6 @@ def _measure(
         piece = buffer[: min(CHUNK, end - position)]
         product.rows_into(position, piece)
         nonzero += int(np.count_nonzero(piece & np.uint32(0x7FFFFFFF)))
-        sketch.update(to_float32(piece, "F32"))
+        sketch.update(piece, "F32")
         advance(piece.nbytes)
     return nonzero
