@@ -185,6 +185,22 @@ class BlobWriter:
         self.close()
         return digest, size
 
+    def hand_over(self) -> BlobWriter:
+        """What was written, to be committed by another; this writer is closed."""
+        other = object.__new__(BlobWriter)
+        other._artifacts, other._hasher, other._staged = self._artifacts, self._hasher, self._staged
+        self._staged = None
+        return other
+
+    @property
+    def digest(self) -> Digest:
+        """Of what was written so far."""
+        return self._hasher.digest
+
+    @property
+    def size(self) -> int:
+        return self._hasher.size
+
     def close(self) -> None:
         if self._staged is not None:
             self._staged.__exit__(None, None, None)

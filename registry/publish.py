@@ -16,7 +16,7 @@ from paramdelta.dtypes import ITEM_BYTES
 from paramdelta.errors import IncompatibleError
 from paramdelta.fingerprint import Fingerprint, fingerprint
 from paramdelta.limits import MAX_CARRIED_FILE_BYTES
-from paramdelta.logical import LogicalTensor, LogicalView, NumberReader, view
+from paramdelta.logical import LogicalTensor, LogicalView, view
 from paramdelta.manifest import (
     CarriedFile,
     Manifest,
@@ -33,17 +33,17 @@ from paramdelta.safetensors_header import TensorInfo
 from paramdelta.sketch import Sketch, byte_digest
 from paramdelta.vocabulary import is_vocabulary_tensor
 from registry.artifacts import Artifacts
+from registry.commits import Commits
 from registry.extract import (
     Extracted,
-    Pair,
-    extract_delta,
-    extract_whole,
     has_arithmetic,
     hash_tensor,
 )
 from registry.jobs import Job, run_jobs
+from registry.journal import Journal
 from registry.licences import card_license, license_problems
 from registry.progress import Progress
+from registry.tensor_jobs import TensorJobs
 
 FILE_CHUNK = 1 << 20  # bytes read at once of a whole file
 
@@ -75,6 +75,7 @@ class ExtractedDelta:
     base_sketch: Sketch
     problems: tuple[Problem, ...]
     base_values: Mapping[str, str] | None = None  # None where not every tensor's were taken
+    journal: Journal | None = None  # to be removed once the release is there
 
 
 def pair_problems(base: LogicalView, post: LogicalView) -> list[Problem]:
@@ -126,10 +127,17 @@ def _pair_problem(base: LogicalTensor, post: LogicalTensor) -> list[Problem]:
 
 
 def extract_checkpoint(
-    artifacts: Artifacts, base: Side, post: Side, *, threads: int, progress: Progress
+    artifacts: Artifacts,
+    base: Side,
+    post: Side,
+    *,
+    threads: int,
+    progress: Progress,
+    journal: Journal | None = None,
 ) -> ExtractedDelta:
     """Every tensor and file of *post* as blobs, and the manifest that lists them (not yet stored).
 
+    journal: of what an interrupted publish of this pair has finished, and where to note more.
     IncompatibleError with all problems where the pair does not match.
     """
     problems = pair_problems(base.view, post.view)
@@ -141,7 +149,7 @@ def extract_checkpoint(
         )
     problems += post.checkpoint.left_out
     problems += license_problems((("base", base.license), ("post", post.license)))
-    done = _run(artifacts, base, post, threads, progress)
+    done = _run(artifacts, base, post, threads, progress, journal)
     problems += [
         Problem(
             entry.name,
@@ -167,7 +175,9 @@ def extract_checkpoint(
         sketch=artifacts.put_blob(sketches),
         sketch_size=len(sketches),
     )
-    return ExtractedDelta(manifest, delta_sketch, base_sketch, tuple(problems), done.base_values)
+    return ExtractedDelta(
+        manifest, delta_sketch, base_sketch, tuple(problems), done.base_values, journal
+    )
 
 
 def weight_files_of(
@@ -227,15 +237,26 @@ class _Done:
     base_values: Mapping[str, str] | None
 
 
-def _run(artifacts: Artifacts, base: Side, post: Side, threads: int, progress: Progress) -> _Done:
+def _run(
+    artifacts: Artifacts,
+    base: Side,
+    post: Side,
+    threads: int,
+    progress: Progress,
+    journal: Journal | None,
+) -> _Done:
     """Every tensor as an entry, and digests of all stored tensors and of the post's files.
 
     A stored tensor is hashed while its only logical tensor is worked on; those that are split,
     that only scale others or that have no partner are hashed for themselves.
     """
     ours, theirs = base.checkpoint, post.checkpoint
-    with ours.reader() as base_reader, theirs.reader() as post_reader:
-        extractor = _Extractor(artifacts, base_reader, post_reader)
+    with (
+        ours.reader() as base_reader,
+        theirs.reader() as post_reader,
+        Commits(artifacts) as commits,
+    ):
+        extractor = TensorJobs(commits, base_reader, post_reader, journal)
         work: list[tuple[LogicalTensor, LogicalTensor | None, TensorKind | None]] = [
             (tensor, base.view.find(name), None) for name, tensor in post.view.tensors.items()
         ]
@@ -299,34 +320,6 @@ def _stored(checkpoint: Checkpoint, digests: Mapping[str, Digest]) -> tuple[Stor
         StoredTensor(name, info.dtype, info.shape, digests[name])
         for name, info in sorted(checkpoint.tensors.items())
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Extractor:
-    """Makes the entry of one tensor of the post."""
-
-    artifacts: Artifacts
-    base: TensorReader
-    post: TensorReader
-
-    def job(
-        self, tensor: LogicalTensor, partner: LogicalTensor | None, kind: TensorKind | None
-    ) -> Callable[[Callable[[int], None]], Extracted]:
-        def run(advance: Callable[[int], None]) -> Extracted:
-            if partner is not None and has_arithmetic(partner.dtype, tensor.dtype):
-                pair = Pair(NumberReader(self.base, partner), NumberReader(self.post, tensor))
-                found = extract_delta(self.artifacts, pair, canonical_name(tensor.name), advance)
-                if found is not None:
-                    return found
-            return extract_whole(
-                self.artifacts,
-                (self.post, tensor),
-                (self.base, partner) if partner else None,
-                kind or ("replace" if partner else "added"),
-                advance,
-            )
-
-        return run
 
 
 def _hash_job(reader: TensorReader, info: TensorInfo) -> Callable[[Callable[[int], None]], Digest]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from paramdelta.sketch import Sketch
 from registry.artifacts import Artifacts
 from registry.bases import describe, describe_read
 from registry.catalog import Catalog
+from registry.journal import Journal
 from registry.progress import Progress
 from registry.publish import ExtractedDelta, Side, extract_checkpoint
 from registry.publish_adapter import KnownBase, extract_adapter
@@ -26,12 +28,14 @@ from registry.sources import Located, base_name_of, location_of
 
 @dataclass(frozen=True, slots=True)
 class Publisher:
-    """artifacts: opens the store, which registering a base does not need."""
+    """artifacts: opens the store, which registering a base does not need. journals: the folder of
+    what interrupted publishes have finished."""
 
     catalog: Catalog
     artifacts: Callable[[], Artifacts]
     threads: int
     progress: Progress
+    journals: Path
 
     def add_base(self, located: Located, name: str | None) -> BaseView:
         """Reads the checkpoint once. name: None for one made from where it lies."""
@@ -45,13 +49,21 @@ class Publisher:
         Headers come first: a pair that does not match is refused before weights are fetched.
         """
         side = Side.of(base.headers(self.progress))
-        found = extract_checkpoint(
-            self.artifacts(),
-            side,
-            Side.of(post.headers(self.progress)),
-            threads=self.threads,
-            progress=self.progress,
-        )
+        after = Side.of(post.headers(self.progress))
+        artifacts = self.artifacts()
+        store, folders = artifacts.store.url, (side.checkpoint.path, after.checkpoint.path)
+        journal = Journal(self.journals, store, *map(os.path.abspath, folders))
+        try:
+            found = extract_checkpoint(
+                artifacts,
+                side,
+                after,
+                threads=self.threads,
+                progress=self.progress,
+                journal=journal,
+            )
+        finally:
+            journal.close()
         return self._register_own_base(base, side, found), found
 
     def adapter(self, located: Located, folder: Path) -> tuple[BaseView, ExtractedDelta]:

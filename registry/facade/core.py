@@ -45,8 +45,14 @@ class Core:
     def _publisher(self) -> Publisher:
         from registry.publishing import Publisher
 
-        threads = self.settings.threads
-        return Publisher(self.catalog, lambda: self.artifacts, threads, self.progress)
+        settings = self.settings
+        return Publisher(
+            self.catalog,
+            lambda: self.artifacts,
+            settings.threads,
+            self.progress,
+            settings.registry / "unfinished",
+        )
 
     def _find(self, ref: DeltaRef) -> Release:
         if ref.digest is not None:

@@ -67,6 +67,8 @@ class Releases(Core):
             license=license if license is not None else found.manifest.post.license,
             tags=tags or {},
         )
+        if found.journal is not None:
+            found.journal.remove()
         refresh_card(self.artifacts, base_models([registered.base]))
         seconds = time.monotonic() - started
         return Published(release, created, registered.base.name, seconds, found.problems)
