@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS := 1
 export PYTHONHASHSEED := 0
 
-.PHONY: demo test soak lint format cover bench bench-codec family clean
+.PHONY: demo test soak lint format cover bench bench-codec bench-publish family clean
 
 # torch comes first and alone: asked for later, a range could pull a CUDA build of gigabytes
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -53,6 +53,9 @@ bench: $(VENV)/.installed  ## memory and speed of publish, apply and restore
 
 bench-codec: .venv-peers/.installed  ## bits a weight and speed against zipnn and lmzip
 	.venv-peers/bin/python benchmarks/bench_codec.py
+
+bench-publish: .venv-peers/.installed  ## speed and size of a publish against cp, peers and a script
+	.venv-peers/bin/python benchmarks/bench_publish.py
 
 family: $(VENV)/.installed  ## train the example family again (minutes)
 	$(BIN)/python examples/family/train.py

@@ -20,10 +20,12 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Job(Generic[Result]):
-    """run: takes a callback for bytes done. size: bytes, to start the largest first."""
+    """run: takes a callback for bytes done. size: bytes, to start the largest first. group: lower
+    ones start first, so that jobs which read one file do so while it is in memory."""
 
     size: int
     run: Callable[[Callable[[int], None]], Result]
+    group: int = 0
 
 
 def run_jobs(
@@ -45,7 +47,7 @@ def run_jobs(
         with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="tensor") as pool:
             futures: dict[int, Future[Result]] = {}
             try:
-                for index in sorted(range(len(jobs)), key=lambda i: -jobs[i].size):
+                for index in sorted(range(len(jobs)), key=lambda i: (jobs[i].group, -jobs[i].size)):
                     futures[index] = pool.submit(jobs[index].run, advance)
                 wait(futures.values(), return_when=FIRST_EXCEPTION)
             finally:

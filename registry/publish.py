@@ -269,13 +269,14 @@ def _run(
         seen_post = {tensor.whole.name for tensor, _, _ in work if tensor.is_whole}
         alone = [info for name, info in ours.tensors.items() if name not in seen_base]
         split = [info for name, info in theirs.tensors.items() if name not in seen_post]
+        place = {shard.path: index for index, shard in enumerate(theirs.shards)}
         jobs: list[Job[Extracted | Digest]] = [
-            Job(tensor.info.nbytes, extractor.job(tensor, partner, kind))
+            Job(tensor.info.nbytes, extractor.job(tensor, partner, kind), place[tensor.info.file])
             for tensor, partner, kind in work
         ]
-        jobs += [Job(info.nbytes, _hash_job(base_reader, info)) for info in alone]
-        jobs += [Job(info.nbytes, _hash_job(post_reader, info)) for info in split]
-        jobs += [Job(shard.size, _file_job(theirs, shard.path)) for shard in theirs.shards]
+        jobs += [Job(info.nbytes, _hash_job(base_reader, info), len(place)) for info in alone]
+        jobs += [Job(i.nbytes, _hash_job(post_reader, i), place[i.file]) for i in split]
+        jobs += [Job(s.size, _file_job(theirs, s.path), place[s.path]) for s in theirs.shards]
         total = sum(2 * t.elements * ITEM_BYTES[t.dtype] for t, _, _ in work)
         total += sum(job.size for job in jobs[len(work) :])
         results = run_jobs(jobs, threads, progress, "publish", total)
