@@ -59,3 +59,25 @@ def _add(bits: Bits, up: Any, signs: Bits, flip: Any, total: Any, squares: Any) 
         # a − b is a + (−b); the square of a float32 is exact in float64, fused or not
         total[i] += np.float64(_float_of(wide ^ signs[i] ^ flip))
         squares[i] += value * value
+
+
+@njit(nogil=True, cache=True)
+def histograms(elements: Bits, unit: int, which: Bits, counts: Any, used: Bits) -> None:
+    """counts (tables, 2, 65536, int64) += occurrences, unit k's into table which[k].
+
+    used (1024): 1 for every run of 64 patterns of which one occurs. Two halves by turns: equal
+    neighbours would wait for each other.
+    """
+    for k in range(which.size):
+        even, odd = counts[which[k], 0], counts[which[k], 1]
+        piece = elements[k * unit : (k + 1) * unit]
+        for i in range(0, piece.size - 1, 2):
+            one, two = np.uintp(piece[i]), np.uintp(piece[i + 1])
+            even[one] += 1
+            odd[two] += 1
+            used[one >> np.uintp(6)] = 1
+            used[two >> np.uintp(6)] = 1
+        if piece.size % 2:
+            last = np.uintp(piece[piece.size - 1])
+            even[last] += 1
+            used[last >> np.uintp(6)] = 1

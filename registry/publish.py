@@ -40,7 +40,7 @@ from registry.extract import (
     hash_tensor,
 )
 from registry.jobs import Job, run_jobs
-from registry.journal import Journal
+from registry.unfinished import Journal
 from registry.licences import card_license, license_problems
 from registry.progress import Progress
 from registry.tensor_jobs import TensorJobs

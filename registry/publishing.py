@@ -17,7 +17,7 @@ from paramdelta.sketch import Sketch
 from registry.artifacts import Artifacts
 from registry.bases import describe, describe_read
 from registry.catalog import Catalog
-from registry.journal import Journal
+from registry.unfinished import Journal
 from registry.progress import Progress
 from registry.publish import ExtractedDelta, Side, extract_checkpoint
 from registry.publish_adapter import KnownBase, extract_adapter

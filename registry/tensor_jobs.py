@@ -21,7 +21,7 @@ from registry.extract import (
     has_arithmetic,
     hash_tensor,
 )
-from registry.journal import WORTH, Finished, Journal
+from registry.unfinished import WORTH, Finished, Journal
 
 Advance = Callable[[int], None]
 

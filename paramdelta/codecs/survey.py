@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from paramdelta.delta import MAGNITUDE
 from paramdelta.dtypes import Bits
-from paramdelta.kernels import compiled
+from paramdelta.kernels import compiled, surveyor
 
 PATTERNS = 1 << 16
+RUN = 64  # patterns: only runs that occur are looked at in the end
 SHORT_UNIT, LONG_UNIT = 256, 1 << 13  # elements
 STEPS = 8  # bins an octave of scale
 MAX_BINS = 32
@@ -68,6 +69,7 @@ class Statistics:
         self._wide = dtype == "F32"
         self._zeros = 0  # elements so far while there was nothing else
         self._tables: Counts | None = None
+        self._used = np.zeros(PATTERNS // RUN, dtype=np.uint8)
         self._rest = np.empty(0, dtype=np.uint16)
 
     def update(self, elements: Bits) -> None:
@@ -101,6 +103,7 @@ class Statistics:
         whole, rest = divmod(self._zeros, self.unit)
         if whole:
             self._tables[self._slot(0), 0, 0] += whole * self.unit
+            self._used[0] = 1
         self._rest = np.zeros(rest, dtype=np.uint16)
 
     def _slot(self, scale: int) -> int:
@@ -117,9 +120,10 @@ class Statistics:
         scales = bins_of(elements, self._dtype, self.unit)
         slots = {scale: self._slot(scale) for scale in dict.fromkeys(scales.tolist())}
         which = np.array([slots[scale] for scale in scales.tolist()], dtype=np.uint8)
-        if fast := compiled(elements.size):
-            fast.histograms(elements, self.unit, which, self._tables)
+        if fast := surveyor(elements.size):
+            fast.histograms(elements, self.unit, which, self._tables, self._used)
         else:
+            self._used[elements // RUN] = 1
             every = np.repeat(which, self.unit)[: elements.size]
             np.add.at(self._tables[:, 0], (every, elements), 1)
 
@@ -133,11 +137,14 @@ class Statistics:
         assert self._tables is not None
         if self._rest.size:
             self._count(self._rest)
-        halves = self._tables[: len(self.bins)].reshape(-1, PATTERNS)
-        symbols = np.flatnonzero(np.bitwise_or.reduce(halves, axis=0)).astype(np.uint16)
+        runs = np.flatnonzero(self._used)
+        halves = self._tables[: len(self.bins)].reshape(-1, 2, PATTERNS // RUN, RUN)
+        found = halves[:, :, runs].sum(axis=1).reshape(len(self.bins), -1)
+        halves[:, :, runs] = 0
+        patterns = (runs[:, None] * RUN + np.arange(RUN)).reshape(-1)
+        there = found.any(axis=0)
         order = sorted(range(len(self.bins)), key=self.bins.__getitem__)
-        counts = np.stack([self._tables[i][:, symbols].sum(axis=0) for i in order])
-        self._tables[: len(self.bins)] = 0
+        symbols, counts = patterns[there].astype(np.uint16), found[order][:, there]
         if len(_spare) < _MAX_SPARE:
             _spare.append(self._tables)
         self._tables = None
