@@ -58,6 +58,16 @@ def coder(elements: int) -> Coder:
 
 
 @functools.cache
+def hashing() -> ModuleType | None:
+    """SHA-256 of several streams at once, or None where hashlib takes one after the other."""
+    if _load() is None:
+        return None
+    from paramdelta import kernels_sha256
+
+    return kernels_sha256 if kernels_sha256.supported() else None
+
+
+@functools.cache
 def _compiled_coder() -> Coder:
     from paramdelta import kernels_rans, kernels_rans_avx512
 
