@@ -11,6 +11,7 @@ from cli_commands import (
     measuring,
     naming,
     releases,
+    signing,
     transferring,
     upkeep,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "measuring",
     "naming",
     "releases",
+    "signing",
     "transferring",
     "upkeep",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from cli_commands.core import State, cli, pass_state
-from cli_commands.options import key_values, parse_size
+from cli_commands.options import key_values, parse_size, require_signed_option
 
 
 def _out() -> Any:
@@ -50,6 +50,7 @@ def _out() -> Any:
 @click.option("--keep-base-behaviour", is_flag=True, help="Keep its chat template and eos.")
 @click.option("--dry-run", is_flag=True, help="Only show the plan.")
 @click.option("--force", is_flag=True, help="Replace the output folder if it exists.")
+@require_signed_option
 @pass_state
 def apply(
     state: State,
@@ -111,6 +112,7 @@ def methods(state: State) -> None:
 @click.option("--base", "base_ref", metavar="REF", help="Its own base; else as registered.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to make.")
 @click.option("--force", is_flag=True, help="Replace the output folder if it exists.")
+@require_signed_option
 @pass_state
 def restore(state: State, delta: str, base_ref: str | None, out: Path, force: bool) -> None:
     """Give the post-trained checkpoint of DELTA back, every file bit for bit."""
@@ -124,6 +126,7 @@ def restore(state: State, delta: str, base_ref: str | None, out: Path, force: bo
 @click.option("--rank", required=True, type=int, help="Of every factor; smaller matrices less.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to make.")
 @click.option("--force", is_flag=True, help="Replace the output folder if it exists.")
+@require_signed_option
 @pass_state
 def export_lora(state: State, delta: str, rank: int, out: Path, force: bool) -> None:
     """Write DELTA as a PEFT LoRA adapter, by truncated SVD, and say what that loses.

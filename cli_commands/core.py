@@ -84,6 +84,8 @@ def _global_options() -> list[click.Option]:
         option("--catalog", metavar="URL", help="sqlite:///FILE or postgresql://…"),
         option("--store", metavar="URL", help="Where blobs lie: a folder or a store's URL."),
         option("--threads", type=int, metavar="N", help="Tensors worked on at once."),
+        option("--trust", metavar="FILE", help="Allowed signers: refuse what none of them signed."),
+        option("--accept-rollback", is_flag=True, help="Accept what a store or catalog took back."),
         option("--json", is_flag=True, help="Print one JSON document."),
         option("-q", "--quiet", is_flag=True, help="No progress bars."),
         option("-v", "--verbose", is_flag=True, help="Tracebacks of unexpected errors."),

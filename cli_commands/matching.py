@@ -8,7 +8,7 @@ import click
 
 from cli_commands.core import State, cli, pass_state
 from cli_commands.exit_codes import INCOMPATIBLE
-from cli_commands.options import align_option, tags_option
+from cli_commands.options import align_option, require_signed_option, tags_option
 
 PAGE = 50  # matches shown at once
 
@@ -32,6 +32,7 @@ def _out() -> Any:
 @tags_option
 @click.option("--limit", type=click.IntRange(1), help="At most so many; else 50, in JSON all.")
 @click.option("--offset", type=click.IntRange(0), default=0, help="Skip so many.")
+@require_signed_option
 @pass_state
 def query(
     state: State,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import click
 
+from cli_commands.core import State
 from paramdelta.errors import UsageError
 
 
@@ -29,6 +30,20 @@ align_option = click.option(
     default="ids",
     show_default=True,
     help="Rows of the vocabularies: by ids, or by the tokens' strings (tokens).",
+)
+
+
+def _require(context: click.Context, option: click.Parameter, value: bool) -> None:
+    if value:
+        context.ensure_object(State).settings["require_signed"] = True
+
+
+require_signed_option = click.option(
+    "--require-signed",
+    is_flag=True,
+    expose_value=False,
+    callback=_require,
+    help="Only what somebody in the keyring (--trust, $PARAMDELTA_TRUST) signed.",
 )
 
 

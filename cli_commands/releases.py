@@ -9,6 +9,7 @@ import click
 
 from cli_commands.core import State, cli, pass_state
 from cli_commands.options import tags_option
+from cli_commands.passphrase import asker
 
 
 def _out() -> Any:
@@ -31,6 +32,12 @@ def _out() -> Any:
 @click.option("--description", default="", help="What the delta teaches.")
 @click.option("--license", help="Licence; else the post's model card says.")
 @click.option("--author", help="Else your user name.")
+@click.option(
+    "--sign",
+    type=click.Path(path_type=Path),
+    metavar="KEY",
+    help="Sign the release with this OpenSSH private key (ed25519).",
+)
 @tags_option
 @pass_state
 def publish(state: State, /, name: str, base_ref: str, post: str | None, **options: Any) -> None:
@@ -45,7 +52,7 @@ def publish(state: State, /, name: str, base_ref: str, post: str | None, **optio
     if (post is None) == (options["lora"] is None):
         raise click.UsageError("give either --post REF or --lora DIR")
     with state.registry() as registry:
-        found = registry.publish(name, base_ref, post, **options)
+        found = registry.publish(name, base_ref, post, passphrase=asker(options["sign"]), **options)
     state.emit(found.to_json(), lambda: _out().published(found))
 
 

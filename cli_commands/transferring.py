@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from cli_commands.core import State, cli, pass_state
+from cli_commands.options import require_signed_option
 
 
 def _out() -> Any:
@@ -35,11 +36,13 @@ def push(state: State, deltas: tuple[str, ...], to: str) -> None:
 @cli.command()
 @click.argument("deltas", nargs=-1, required=True, metavar="DELTA...")
 @click.option("--from", "origin", required=True, metavar="STORE", help="A folder or store's URL.")
+@require_signed_option
 @pass_state
 def pull(state: State, deltas: tuple[str, ...], origin: str) -> None:
     """Copy releases from another store and catalogue them. Every byte is verified.
 
-    DELTA: name (the highest version there), name@3 or sha256:…
+    DELTA: name (the highest version there), name@3 or sha256:… A store that shows fewer versions
+    than it did, or another digest for one, is refused (--accept-rollback).
 
     \b
     paramdelta pull skills/chat --from s3://bucket/deltas

@@ -16,6 +16,7 @@ from cli_views.common import (
     problem_lines,
     said,
 )
+from cli_views.signing import vouchers
 
 if TYPE_CHECKING:
     from registry.plan import Plan
@@ -42,6 +43,7 @@ def plan(found: Plan) -> None:
     )
     _behaviour(found)
     console.print(f"verdict: {coloured(found.verdict)}")
+    vouchers(found.signed)
     problem_lines(found.problems)
 
 
@@ -103,6 +105,7 @@ def restored(found: RestoredView) -> None:
         table.add_row(escape(path), digest.removeprefix("sha256:"))
     console.print(table)
     said(f"{found.ref} is in {found.out}, bit for bit, after {found.seconds:.1f} s")
+    vouchers(found.signed)
 
 
 def exported(found: ExportedLora) -> None:

@@ -18,6 +18,7 @@ from cli_views.common import (
     size_text,
     stored_text,
 )
+from cli_views.signing import finding_text
 
 if TYPE_CHECKING:
     from registry.results import (
@@ -39,6 +40,7 @@ def published(found: Published) -> None:
             ("parameters", f"{summary.parameters:,}"),
             ("stored", stored_text(summary)),
             ("exact", "yes: proved bit by bit" if summary.exact else "no: see the warnings"),
+            ("signed", finding_text(found.signed.finding) if found.signed else "no"),
             ("time", f"{found.seconds:.1f} s"),
         ]
     )  # fmt: skip
@@ -89,6 +91,8 @@ def detail(found: ReleaseDetail) -> None:
             ("files", ", ".join(str(row["path"]) for row in found.files)),
         ]
     )  # fmt: skip
+    for finding in found.signatures:
+        said(f"signature {finding_text(finding)}")
     name_list("removed by the post-training", found.removed)
     name_list("left out", found.left_out)
 

@@ -9,10 +9,12 @@ from rich.markup import escape
 from cli_views.common import (
     console,
     new_table,
+    problem_lines,
     said,
     short,
     size_text,
 )
+from cli_views.signing import vouchers
 
 if TYPE_CHECKING:
     from registry.results import (
@@ -29,5 +31,7 @@ def transferred(found: TransferResult) -> None:
     rate = found.nbytes / found.seconds if found.seconds else 0.0
     said(
         f"{found.store}: {found.blobs_sent} blobs sent ({size_text(found.nbytes)}, "
-        f"{size_text(rate)}/s), {found.blobs_skipped} were there"
+        f"{size_text(rate)}/s), {found.blobs_skipped} were there, {found.signatures} signatures"
     )
+    vouchers(found.signed)
+    problem_lines(found.problems)

@@ -5,7 +5,8 @@
     ├── IncompatibleError   the delta does not fit; carries all the problems
     ├── NotFoundError       a name, file or object does not exist
     ├── InvalidError        input that is malformed or unsupported: mend the input
-    │   └── CorruptError    bytes that are not what their digest says: restore them
+    │   ├── CorruptError    bytes that are not what their digest says: restore them
+    │   └── UntrustedError  sound bytes that nobody trusted vouches for: ask who made them
     ├── ConflictError       something else already has the name or the folder
     ├── UnreachableError    a store, catalog or hub does not answer: try again
     ├── StorageError        the disk is full, read-only or failing
@@ -69,6 +70,10 @@ class InvalidError(ParamDeltaError):
 
 class CorruptError(InvalidError):
     code = "corrupt"
+
+
+class UntrustedError(InvalidError):
+    code = "untrusted"
 
 
 class ConflictError(ParamDeltaError):

@@ -44,3 +44,7 @@ MAX_PATTERN_STEPS = 20_000_000  # characters looked at for one adapter, at most 
 MAX_PROFILE_ELEMENTS = 1 << 25  # of a matrix whose singular values are taken: 128 MB a thread
 MAX_RECIPE_BYTES = 1 << 18  # a YAML file that says what to apply
 MAX_RECIPE_DEPTH = 16
+MAX_KEY_BYTES = 1 << 14  # an OpenSSH private key file; an Ed25519 one has about 400
+MAX_SIGNATURE_BYTES = 1 << 14  # an armored SSH signature; of Ed25519 about 300
+MAX_SIGNATURES = 64  # looked at of one release
+MAX_KEYRING_BYTES = 1 << 20  # a file of allowed signers

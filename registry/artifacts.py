@@ -3,6 +3,7 @@
     blobs/<2 hex>/<62 hex>            any bytes, under their own digest
     manifests/<2 hex>/<62 hex>.json   canonical JSON, under its own digest
     releases/<name>/@/<version>.json  which manifest name@version is, for ever
+    signatures/<name>/@/<version>/<64 hex>.sshsig  over that record's bytes; under its own digest
 
 No name part starts with ``@``, so a release's key has one meaning.
 """
@@ -15,13 +16,14 @@ from types import TracebackType
 
 from paramdelta.digest import PREFIX, Digest, Hasher, digest_of
 from paramdelta.errors import CorruptError, NotFoundError
-from paramdelta.limits import MAX_MANIFEST_BYTES, MAX_RELEASE_BYTES
+from paramdelta.limits import MAX_MANIFEST_BYTES, MAX_RELEASE_BYTES, MAX_SIGNATURE_BYTES
 from paramdelta.problem import Problem
 from registry.stores.base import Staged, Stat, Store
 
 CHUNK = 1 << 20
 _REMEDY = "heal the store from a copy, or publish again"
 _RELEASE_KEY = re.compile(r"releases/(.+)/@/([1-9][0-9]{0,8})\.json")
+_SIGNATURE_KEY = re.compile(r"signatures/(.+)/@/([1-9][0-9]{0,8})/([0-9a-f]{64})\.sshsig")
 
 
 def _object_key(kind: str, digest: Digest, suffix: str = "") -> str:
@@ -39,6 +41,10 @@ def manifest_key(digest: Digest) -> str:
 
 def release_key(name: str, version: int) -> str:
     return f"releases/{name}/@/{version}.json"
+
+
+def signature_key(name: str, version: int, digest: Digest) -> str:
+    return f"signatures/{name}/@/{version}/{digest.removeprefix(PREFIX)}.sshsig"
 
 
 class Artifacts:
@@ -125,6 +131,33 @@ class Artifacts:
         """Of the records under *name*, sorted."""
         found = (_RELEASE_KEY.fullmatch(s.key) for s in self.store.list(f"releases/{name}/@/"))
         return sorted(int(match[2]) for match in found if match and match[1] == name)
+
+    # -- signatures -----------------------------------------------------------------------
+
+    def put_signature(self, name: str, version: int, data: bytes) -> None:
+        """Durable after the next ``put_release`` or ``flush`` of the store."""
+        self._put(signature_key(name, version, digest_of(data)), data)
+
+    def read_signature(self, name: str, version: int, digest: Digest) -> bytes:
+        """Verified to be what its key says; whether it signs anything is not looked at."""
+        return self._read(signature_key(name, version, digest), digest, MAX_SIGNATURE_BYTES)
+
+    def signatures(self, name: str, version: int) -> list[Digest]:
+        """Of the signatures of a release, sorted."""
+        found = self._signatures(f"signatures/{name}/@/{version}/")
+        return sorted(digest for *release, digest in found if release == [name, version])
+
+    def list_signatures(self) -> dict[tuple[str, int], list[Digest]]:
+        """Those of every release that has some, by (name, version)."""
+        found: dict[tuple[str, int], list[Digest]] = {}
+        for name, version, digest in sorted(self._signatures("signatures/")):
+            found.setdefault((name, version), []).append(digest)
+        return found
+
+    def _signatures(self, prefix: str) -> Iterator[tuple[str, int, Digest]]:
+        for stat in self.store.list(prefix):
+            if match := _SIGNATURE_KEY.fullmatch(stat.key):
+                yield match[1], int(match[2]), Digest(PREFIX + match[3])
 
     # -- shared ---------------------------------------------------------------------------
 

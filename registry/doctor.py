@@ -32,6 +32,7 @@ def examine(settings: Settings, catalog: Catalog) -> list[DoctorLine]:
         *_store(settings),
         _disk(settings.registry),
         _threads(settings),
+        _signatures(settings),
         _gpu(),
     ]
 
@@ -94,6 +95,25 @@ def _disk(folder: Path) -> DoctorLine:
 def _threads(settings: Settings) -> DoctorLine:
     count = os.cpu_count() or 1
     return DoctorLine("threads", "ok", f"{settings.threads} of {count} processors")
+
+
+def _signatures(settings: Settings) -> DoctorLine:
+    """Whether the keyring can be read, and signatures be checked."""
+    from registry.signing.keyring import Keyring
+    from registry.signing.keys import can_verify
+
+    if settings.trust is None:
+        return DoctorLine("signatures", "ok", "not required: no keyring is named")
+    try:
+        keyring = Keyring.load(settings.trust)
+    except ParamDeltaError as error:
+        return DoctorLine("signatures", "fail", error.reason, error.remedy or "mend the keyring")
+    if not can_verify():
+        return DoctorLine(
+            "signatures", "fail", "cryptography is missing", "pip install 'paramdelta[sign]'"
+        )
+    count = sum(signer.key.accepted for signer in keyring.signers)
+    return DoctorLine("signatures", "ok", f"required: {count} keys in {settings.trust}")
 
 
 def _gpu() -> DoctorLine:

@@ -8,7 +8,7 @@ encoded, rebuilds the post by the rule and stores what differs in the patch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +16,10 @@ import numpy.typing as npt
 
 from paramdelta import codecs, delta, fp8, sketch
 from paramdelta.checkpoint import TensorReader
-from paramdelta.digest import Digest, Hasher
+from paramdelta.digest import Digest
 from paramdelta.dtypes import ARITHMETIC, ITEM_BYTES, Bits, carrier
 from paramdelta.errors import ParamDeltaError
+from paramdelta.hashing import hasher, update_all
 from paramdelta.logical import LogicalTensor, NumberReader
 from paramdelta.manifest import PATCH_CODEC, Place, ScaleRef, Stream, TensorEntry, TensorKind
 from paramdelta.patch import PatchEncoder
@@ -148,7 +149,10 @@ class _Survey:
     def __init__(self, pair: Pair, dtype: str, canonical_name: str) -> None:
         self._pair, self._dtype = pair, dtype
         self.statistics = codecs.Statistics(dtype, pair.row_length)
-        self.base_hash, self.post_hash = Hasher(), Hasher()
+        self.base_hash, self.post_hash = (
+            hasher(pair.base.info.nbytes),
+            hasher(pair.post.info.nbytes),
+        )
         self.delta_sketch = sketch.TensorSketch(canonical_name)
         self.base_sketch = sketch.TensorSketch(canonical_name)
         self.nonzero = self.nonfinite = 0
@@ -158,8 +162,7 @@ class _Survey:
 
     def update(self, chunk: Chunk) -> None:
         pair, base, post = self._pair, chunk.base, chunk.post
-        self.base_hash.update(chunk.stored_base)
-        self.post_hash.update(chunk.stored_post)
+        update_all(((self.base_hash, chunk.stored_base), (self.post_hash, chunk.stored_post)))
         if pair.post.info.dtype in fp8.DTYPES:
             scales = pair.post_reader.scales(chunk.start, post.size)
             again = np.empty_like(chunk.stored_post)
@@ -264,8 +267,9 @@ def extract_whole(
     """
     reader, tensor = post
     info = tensor.info
-    base_digest = hash_tensor(base[0], base[1].info, lambda n: None) if base else None
-    post_digest = hash_tensor(reader, info, advance)
+    sides = [(reader, info), *([(base[0], base[1].info)] if base else [])]
+    digests = hash_tensors(sides, lambda n: advance(n // len(sides)))
+    post_digest, base_digest = digests[0], digests[1] if base else None
     changed = base_digest != post_digest and info.elements > 0
     stream = Stream("zero", {}, None, 0)
     if changed or base is None:
@@ -322,15 +326,28 @@ def _store_whole(
 
 def hash_tensor(reader: TensorReader, info: TensorInfo, advance: Callable[[int], None]) -> Digest:
     """sha256 of a tensor's bytes, read in chunks."""
-    hasher = Hasher()
-    size = max(1, min(CHUNK, info.elements))
-    buffer = np.empty(size, dtype=carrier(info.dtype))
-    for start in range(0, info.elements, size):
-        n = min(size, info.elements - start)
-        reader.read_into(info, start, buffer[:n])
-        hasher.update(buffer[:n])
-        advance(buffer[:n].nbytes)
-    return hasher.digest
+    return hash_tensors([(reader, info)], advance)[0]
+
+
+def hash_tensors(
+    tensors: Sequence[tuple[TensorReader, TensorInfo]], advance: Callable[[int], None]
+) -> list[Digest]:
+    """The same of one or a few, which pass by together."""
+    hashers = [hasher(info.nbytes) for _, info in tensors]
+    buffers = [
+        np.empty(max(1, min(CHUNK, info.elements)), dtype=carrier(info.dtype))
+        for _, info in tensors
+    ]
+    for start in range(0, max(info.elements for _, info in tensors), CHUNK):
+        pieces = []
+        for (reader, info), buffer in zip(tensors, buffers, strict=True):
+            piece = buffer[: max(0, min(buffer.size, info.elements - start))]
+            if piece.size:
+                reader.read_into(info, start, piece)
+            pieces.append(piece)
+        update_all(list(zip(hashers, pieces, strict=True)))
+        advance(sum(piece.nbytes for piece in pieces))
+    return [one.digest for one in hashers]
 
 
 def read_tensor(reader: TensorReader, info: TensorInfo) -> Bits:

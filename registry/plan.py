@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from paramdelta.digest import Digest
 from paramdelta.logical import LogicalTensor
@@ -18,6 +18,10 @@ from paramdelta.manifest import TensorEntry, Transferred
 from paramdelta.problem import Problem
 from paramdelta.vocabulary import RowMap
 from registry.hub import Repository
+from registry.results.signing import signed_json
+
+if TYPE_CHECKING:
+    from registry.signing.trust import Voucher
 
 FORMAT = 1
 KIND = "paramdelta.plan"
@@ -150,6 +154,7 @@ class Plan:
     align: Align = "ids"
     dropped: tuple[str, ...] = ()  # the base's tensors that the output has not
     behaviour: tuple[Change, ...] = ()  # against the new base
+    signed: Mapping[str, tuple[Voucher, ...]] | None = None  # by ref; None: no keyring was asked
 
     def names(self, action: Action) -> list[str]:
         return [tensor.name for tensor in self.tensors if tensor.action == action]
@@ -174,15 +179,19 @@ class Plan:
         }
 
     def to_json(self) -> dict[str, Any]:
-        return self.recipe() | {
-            "verdict": self.verdict,
-            "problems": [problem.to_json() for problem in self.problems],
-            "counts": self.counts,
-            "copied": self.names("copy"),
-            "replaced": self.names("replace"),
-            "new": self.names("new"),
-            "dropped": list(self.dropped),
-            "behaviour": [change.to_json() for change in self.behaviour],
-            "files": [{"path": file.path, "origin": file.origin} for file in self.files],
-            "max_shard_size": self.max_shard_size,
-        }
+        return (
+            self.recipe()
+            | {
+                "verdict": self.verdict,
+                "problems": [problem.to_json() for problem in self.problems],
+                "counts": self.counts,
+                "copied": self.names("copy"),
+                "replaced": self.names("replace"),
+                "new": self.names("new"),
+                "dropped": list(self.dropped),
+                "behaviour": [change.to_json() for change in self.behaviour],
+                "files": [{"path": file.path, "origin": file.origin} for file in self.files],
+                "max_shard_size": self.max_shard_size,
+            }
+            | signed_json(self.signed)
+        )

@@ -40,10 +40,10 @@ from registry.extract import (
     hash_tensor,
 )
 from registry.jobs import Job, run_jobs
-from registry.unfinished import Journal
 from registry.licences import card_license, license_problems
 from registry.progress import Progress
 from registry.tensor_jobs import TensorJobs
+from registry.unfinished import Journal
 
 FILE_CHUNK = 1 << 20  # bytes read at once of a whole file
 

@@ -17,13 +17,13 @@ from paramdelta.sketch import Sketch
 from registry.artifacts import Artifacts
 from registry.bases import describe, describe_read
 from registry.catalog import Catalog
-from registry.unfinished import Journal
 from registry.progress import Progress
 from registry.publish import ExtractedDelta, Side, extract_checkpoint
 from registry.publish_adapter import KnownBase, extract_adapter
 from registry.records import Base
 from registry.results import BaseView
 from registry.sources import Located, base_name_of, location_of
+from registry.unfinished import Journal
 
 
 @dataclass(frozen=True, slots=True)

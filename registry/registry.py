@@ -12,6 +12,7 @@ from registry.facade.matching import Matching
 from registry.facade.measuring import Measuring
 from registry.facade.naming import Naming
 from registry.facade.releases import Releases
+from registry.facade.signing import Signing
 from registry.facade.transferring import Transferring
 from registry.facade.upkeep import Upkeep
 from registry.progress import NoProgress, Progress
@@ -24,6 +25,7 @@ class Registry(
     Measuring,
     Naming,
     Releases,
+    Signing,
     Transferring,
     Upkeep,
 ):

@@ -20,6 +20,7 @@ from registry.extract import (
     extract_whole,
     has_arithmetic,
     hash_tensor,
+    hash_tensors,
 )
 from registry.unfinished import WORTH, Finished, Journal
 
@@ -89,9 +90,8 @@ class TensorJobs:
         if finished is None or finished.inputs != inputs:
             return None
         found = finished.found
-        if hash_tensor(self.post, tensor.info, _quiet) != found.post_digest:
-            return None
-        if partner and hash_tensor(self.base, partner.info, _quiet) != found.base_digest:
+        sides = [(self.post, tensor.info), *([(self.base, partner.info)] if partner else [])]
+        if hash_tensors(sides, _quiet) != [found.post_digest, found.base_digest][: len(sides)]:
             return None
         store = Artifacts(self.commits.store)
         if not all(store.is_sound(blob_key(blob), blob, size) for blob, size in found.entry.blobs):

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from paramdelta.digest import Digest
@@ -33,6 +33,9 @@ from registry.references import LATEST, DeltaRef, is_name
 from registry.releasing import read_sealed, seal_of
 from registry.results import MovedRelease, TransferResult
 from registry.seal import ReleaseRecord
+from registry.seen import Seen
+from registry.signing.copying import Memory, copy_signatures, vouched
+from registry.signing.trust import Stored, Trust, stored_signatures
 from registry.store_card import base_models, refresh_card
 
 STREAMS = 8  # blobs on their way at once: a network is busiest with several
@@ -42,10 +45,11 @@ _REMEDY = "a version never changes: publish the other content under another name
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """A release as its record says it; *data* are the record's bytes."""
+    """A release as its record says it; *data* are the record's bytes, signatures those of it."""
 
     record: ReleaseRecord
     data: bytes
+    signatures: tuple[Stored, ...] = ()
 
     @property
     def ref(self) -> str:
@@ -57,6 +61,8 @@ class Tally:
     sent: int = 0
     skipped: int = 0
     nbytes: int = 0
+    signatures: int = 0
+    problems: list[Problem] = field(default_factory=list)
 
 
 def push(
@@ -65,21 +71,25 @@ def push(
     there: Artifacts,
     releases: Sequence[Release],
     progress: Progress,
+    seen: Seen,
 ) -> TransferResult:
     """Releases of the catalog into another store, with everything they need.
 
     ConflictError, before anything is sent, where that store has other content under a version.
+    seen: learns what that store has from now on.
     """
     started = time.monotonic()
-    parcels = [_own(here, release) for release in _unique(releases)]
+    parcels = [_with_signatures(here, _own(here, release)) for release in _unique(releases)]
     _refuse_conflicts(there, parcels)
-    tally, moved, bases = Tally(), [], set()
+    tally, moved, bases, memory = Tally(), [], set(), Memory(seen, there)
     for parcel in parcels:
         manifest = _manifest(here, parcel)
         _move_content(here, there, parcel, manifest, tally, progress, "push")
+        _move_signatures(there, parcel, tally)
         created = _move_record(there, parcel)
         moved.append(MovedRelease(parcel.ref, parcel.record.manifest, created))
         bases |= base_models(catalog.find_base_by_content(manifest.base.content_digest))
+        memory.learn(parcel.record.name, parcel.record.version, parcel.record.manifest)
     refresh_card(there, bases)
     return _done("pushed", there, moved, tally, started)
 
@@ -90,15 +100,28 @@ def pull(
     there: Artifacts,
     refs: Sequence[DeltaRef],
     progress: Progress,
+    seen: Seen,
+    trust: Trust | None = None,
 ) -> TransferResult:
     """Releases that another store holds into this one and its catalog, as the same name@version.
 
-    ConflictError, before anything is fetched, where store or catalog have other content under one.
+    UntrustedError, before anything is fetched, where that store shows less than it did, or
+    *trust* does not vouch for every release. ConflictError, likewise, where store or catalog have
+    other content under one.
     """
     started = time.monotonic()
+    memory = Memory(seen, there)
+    for ref in refs:
+        memory.list(ref.name)  # before a release that was taken away is merely not found
+    memory.check()
     parcels = [parcel for ref in refs for parcel in _find(there, ref)]
-    parcels = list({parcel.ref: parcel for parcel in parcels}.values())
+    parcels = list({parcel.ref: _with_signatures(there, parcel) for parcel in parcels}.values())
+    for record in (parcel.record for parcel in parcels):
+        memory.note(record.name, record.version, record.manifest)
+    memory.check()
+    signed = vouched(trust, [(parcel.ref, parcel.data, parcel.signatures) for parcel in parcels])
     _refuse_conflicts(here, parcels, catalog)
+    memory.keep()
     tally, moved = Tally(), []
     for parcel in parcels:
         record = parcel.record
@@ -106,12 +129,13 @@ def pull(
         _move_content(there, here, parcel, _manifest(there, parcel), tally, progress, "pull")
         # only what the catalog can hold becomes a release here
         check_release(record.name, seal_of(here, record))
+        _move_signatures(here, parcel, tally)
         created = _move_record(here, parcel)
         sealed = read_sealed(here, record.name, record.version)
         catalog.adopt(record.name, record.version, sealed, "pull")
         moved.append(MovedRelease(parcel.ref, record.manifest, created or not known))
     refresh_card(here, set())
-    return _done("pulled", there, moved, tally, started)
+    return replace(_done("pulled", there, moved, tally, started), signed=signed)
 
 
 def _done(
@@ -129,6 +153,8 @@ def _done(
         tally.skipped,
         tally.nbytes,
         time.monotonic() - started,
+        tally.signatures,
+        tuple(tally.problems),
     )
 
 
@@ -158,6 +184,12 @@ def _own(here: Artifacts, release: Release) -> Parcel:
             subject=ref,
         )
     return parcel
+
+
+def _with_signatures(artifacts: Artifacts, parcel: Parcel) -> Parcel:
+    record = parcel.record
+    found = stored_signatures(artifacts, record.name, record.version)
+    return replace(parcel, signatures=tuple(found))
 
 
 def _find(there: Artifacts, ref: DeltaRef) -> list[Parcel]:
@@ -271,6 +303,16 @@ def _move_content(
     tally.sent += len(missing)
     tally.skipped += len(blobs) - len(missing)
     tally.nbytes += sum(missing.values())
+
+
+def _move_signatures(target: Artifacts, parcel: Parcel, tally: Tally) -> None:
+    """Before the record, so that a release that can be seen has its signatures."""
+    record = parcel.record
+    sent, problems = copy_signatures(
+        target, record.name, record.version, parcel.data, parcel.signatures
+    )
+    tally.signatures += sent
+    tally.problems += problems
 
 
 def _move_record(target: Artifacts, parcel: Parcel) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,10 @@ from registry.jobs import Job, run_jobs
 from registry.progress import Progress
 from registry.records import Release
 from registry.seal import ReleaseRecord
+from registry.signing.trust import Trust, judge, record_of, stored_signatures
 from registry.streams import FrameReader, TensorStream
+
+FEW = 8  # releases
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,7 @@ class Tally:
     manifests: int
     blobs: int
     nbytes: int
+    signatures: int
     problems: tuple[Problem, ...]
 
 
@@ -39,19 +43,30 @@ def verify_releases(
     deep: bool,
     threads: int,
     progress: Progress,
+    trust: Trust | None = None,
 ) -> Tally:
-    """Release records, manifests and every blob they need; each blob once.
+    """Release records, their signatures, manifests and every blob they need; each blob once.
 
-    deep: also decodes every tensor's frames, so that the codec's own checks run.
+    trust: then every release must be signed by somebody it names. deep: also decodes every tensor's
+    frames, so that the codec's own checks run.
     """
     problems: list[Problem] = []
     manifests: dict[Digest, Manifest] = {}
-    count = 0
+    count = signatures = 0
+    releases = list(releases)
+    # one listing of all is cheaper than one for each of many
+    listed = artifacts.list_signatures() if len(releases) > FEW else None
     for release in releases:
         count += 1
         ref = f"{release.name}@{release.version}"
         digest = Digest(release.digest)
-        problems += _check_record(artifacts, release, ref)
+        wrong = _check_record(artifacts, release, ref)
+        problems += wrong
+        if not wrong:
+            known = None if listed is None else listed.get((release.name, release.version), [])
+            found, wrong = _check_signatures(artifacts, release, known, trust)
+            signatures += found
+            problems += wrong
         if digest in manifests:
             continue
         try:
@@ -69,9 +84,11 @@ def verify_releases(
             for entry in manifest.tensors
         ]
     total = sum(job.size for job in jobs)
-    found = run_jobs(jobs, threads, progress, "verify", total)
-    problems += list(dict.fromkeys(problem for group in found for problem in group))
-    return Tally(count, len(manifests), len(blobs), sum(blobs.values()), tuple(problems))
+    groups = run_jobs(jobs, threads, progress, "verify", total)
+    problems += list(dict.fromkeys(problem for group in groups for problem in group))
+    return Tally(
+        count, len(manifests), len(blobs), sum(blobs.values()), signatures, tuple(problems)
+    )
 
 
 def _check_record(artifacts: Artifacts, release: Release, ref: str) -> list[Problem]:
@@ -95,6 +112,27 @@ def _check_record(artifacts: Artifacts, release: Release, ref: str) -> list[Prob
             )
         ]
     return []
+
+
+def _check_signatures(
+    artifacts: Artifacts, release: Release, listed: Sequence[Digest] | None, trust: Trust | None
+) -> tuple[int, list[Problem]]:
+    """(how many there are, what is wrong with them); with *trust*, somebody must vouch."""
+    ref = f"{release.name}@{release.version}"
+    try:
+        stored = stored_signatures(artifacts, release.name, release.version, listed)
+        if not stored and trust is None:
+            return 0, []
+        record = record_of(artifacts, release)
+        findings = judge(record, stored, trust)
+        problems = [problem for finding in findings if (problem := finding.problem(ref))]
+        if trust is not None and not any(finding.status == "trusted" for finding in findings):
+            remedy = trust.remedy(ref)
+            reason = "nobody trusted signed it" if findings else "it is not signed"
+            problems.insert(0, Problem(ref, reason, remedy=remedy))
+    except InvalidError as error:
+        return 0, [Problem(ref, error.message)]
+    return len(stored), problems
 
 
 def _check_blob(

@@ -35,6 +35,7 @@ from registry.catalog.schema import (
     BaseRow,
     DeltaRow,
     EventRow,
+    ManifestRow,
     MetaRow,
     ReleaseRow,
     ScoreRow,
@@ -264,6 +265,25 @@ class Catalog:
                 remedy = "see `paramdelta list`"
                 raise NotFoundError("no release of this digest", subject=digest, remedy=remedy)
             return release_of(row)
+
+    def releases_of_manifest(self, digest: str) -> list[Release]:
+        """Every release of a manifest, the oldest first; empty where there is none."""
+        wanted = ManifestRow.digest == asked(ManifestRow.digest, digest)
+        statement = select(ReleaseRow).join(ReleaseRow.manifest).where(wanted)
+        statement = statement.order_by(ReleaseRow.id).options(statements.whole_release())
+        with reading(self._engine) as session:
+            return [release_of(row) for row in session.scalars(statement)]
+
+    def versions(self, name: str) -> dict[int, str]:
+        """The manifest digest of every version of a name, yanked ones too; empty for no name."""
+        statement = (
+            select(ReleaseRow.version, ManifestRow.digest)
+            .join(ReleaseRow.delta)
+            .join(ReleaseRow.manifest)
+            .where(DeltaRow.name == asked(DeltaRow.name, name))
+        )
+        with reading(self._engine) as session:
+            return {row.version: row.digest for row in session.execute(statement)}
 
     def releases(self, name: str) -> list[Release]:
         """All releases of a delta, the newest first; without evidence."""

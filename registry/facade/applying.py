@@ -62,9 +62,10 @@ class Applying(Core):
         refs = [parse_delta(text) for text in deltas]
         if not refs:
             raise UsageError("no delta given")
-        candidates = []
+        candidates, releases = [], []
         for ref in refs:
             release = self._find(ref)
+            releases.append(release)
             manifest = self._manifest(release.digest)
             candidates.append(Contribution(ref_of(release), manifest, ref.alpha))
         chosen = resolver.Options(
@@ -83,7 +84,8 @@ class Applying(Core):
         )
         located = locate(base, self.catalog)
         made = planning.make_plan(self.catalog, self.artifacts, located, candidates, chosen)
-        return dataclasses.replace(made, problems=(*notes, *made.problems))
+        problems = (*notes, *made.problems)
+        return dataclasses.replace(made, problems=problems, signed=self._signed(releases))
 
     def recipe(self, path: Path) -> Recipe:
         """What the YAML file *path* says to apply; mergekit's merges are translated."""
@@ -151,7 +153,9 @@ class Applying(Core):
             threads=self.settings.threads,
             progress=self.progress,
         )
-        return RestoredView(ref_of(release), str(out), found.files, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        signed = self._signed([release])
+        return RestoredView(ref_of(release), str(out), found.files, seconds, signed)
 
     def export_lora(self, delta: str, out: Path, rank: int, *, force: bool = False) -> ExportedLora:
         """A delta as a PEFT adapter of *rank*, by truncated SVD, with its measured error."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import getpass
 import os
+from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paramdelta.digest import Digest
+from paramdelta.errors import UntrustedError
 from registry.catalog import Catalog
 from registry.config import Settings
 from registry.progress import Progress
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from paramdelta.manifest import Manifest
     from registry.artifacts import Artifacts
     from registry.publishing import Publisher
+    from registry.seen import Seen
+    from registry.signing.trust import Trust, Voucher
 
 
 class Core:
@@ -28,6 +33,7 @@ class Core:
         self.catalog = catalog
         self.progress = progress
         self._artifacts: Artifacts | None = None
+        self._vouchers: dict[tuple[str, int, str], tuple[Voucher, ...]] = {}
 
     def close(self) -> None:
         self.catalog.close()
@@ -54,11 +60,83 @@ class Core:
             settings.registry / "unfinished",
         )
 
+    @cached_property
+    def _trust(self) -> Trust | None:
+        """Whom this call believes; None where no keyring is named."""
+        if self.settings.trust is None:
+            return None
+        from registry.signing.keyring import Keyring
+        from registry.signing.trust import Trust
+
+        return Trust.now(Keyring.load(self.settings.trust))
+
+    @property
+    def _seen(self) -> Seen:
+        from registry.seen import Seen
+
+        return Seen(self.settings.registry, self.settings.accept_rollback)
+
     def _find(self, ref: DeltaRef) -> Release:
+        """The release of *ref*, to be used. UntrustedError where a keyring does not vouch for it.
+
+        By digest it is the oldest release of that manifest that somebody trusted signed.
+        """
+        if self._trust is None:
+            return self._look_up(ref)
+        if ref.digest is not None:
+            return self._vouched(ref.digest) or self._look_up(ref)
+        release = self._look_up(ref)
+        self._vouch(release)
+        return release
+
+    def _look_up(self, ref: DeltaRef) -> Release:
+        """The release of *ref*, whoever made it: to be shown, signed, verified or copied.
+
+        UntrustedError where a catalog that others can alter shows less than before.
+        """
         if ref.digest is not None:
             return self.catalog.get_release_by_digest(ref.digest)
         assert ref.name is not None
+        self._watch(ref.name)
         return self.catalog.get_release(ref.name, ref.selector)
+
+    def _watch(self, name: str) -> None:
+        """UntrustedError where a catalog that others can alter shows less of *name* than before."""
+        if not self.settings.owns_catalog:
+            place, shown = self.catalog.safe_url, self.catalog.versions(name)
+            self._seen.check(place, name, shown)
+            self._seen.remember(place, name, shown)
+
+    def _vouch(self, release: Release) -> tuple[Voucher, ...]:
+        """Who vouches for *release*, asked once; nobody where there is no keyring."""
+        if self._trust is None:
+            return ()
+        key = (release.name, release.version, release.digest)
+        if key not in self._vouchers:
+            self._vouchers[key] = self._trust.of_release(self.artifacts, release)
+        return self._vouchers[key]
+
+    def _vouched(self, digest: Digest) -> Release | None:
+        """The oldest release of a manifest that is vouched for, None if the catalog has none.
+
+        UntrustedError where it has some, and nobody vouches for any.
+        """
+        refusal: UntrustedError | None = None
+        for release in self.catalog.releases_of_manifest(digest):
+            try:
+                self._vouch(release)
+                return release
+            except UntrustedError as error:
+                refusal = refusal or error
+        if refusal is not None:
+            raise refusal
+        return None
+
+    def _signed(self, releases: Iterable[Release]) -> dict[str, tuple[Voucher, ...]] | None:
+        """Who signed what, by reference; None where no keyring was asked."""
+        if self._trust is None:
+            return None
+        return {ref_of(release): self._vouch(release) for release in releases}
 
     def _manifest(self, digest: str) -> Manifest:
         from paramdelta.manifest import Manifest

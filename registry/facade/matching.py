@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
+from paramdelta.errors import InvalidError
+from paramdelta.problem import Problem
+from registry.catalog.checks import check_page
 from registry.facade.core import Core
 from registry.references import parse_delta
 from registry.results import (
     CheckResult,
+    Match,
     QueryResult,
 )
 from registry.sources import (
     locate,
 )
 
-if TYPE_CHECKING:
-    pass
+_NAMED = 5  # of the left out
 
 
 class Matching(Core):
@@ -32,12 +35,43 @@ class Matching(Core):
     ) -> QueryResult:
         """Which deltas fit this base: ranked by verdict, then by drift ratio.
 
-        limit: of the page that begins at offset; None for all.
+        limit: of the page that begins at offset; None for all. Where signatures are required, what
+        nobody trusted signed is left out, and counted.
         """
         from registry import query
 
         target = query.target_of(locate(ref, self.catalog), self.catalog)
-        return query.rank_deltas(self.catalog, ref, target, tags or {}, min_verdict, limit, offset)
+        if not self.settings.require_signed:
+            return query.rank_deltas(
+                self.catalog, ref, target, tags or {}, min_verdict, limit, offset
+            )
+        check_page(limit, offset)
+        found = query.rank_deltas(self.catalog, ref, target, tags or {}, min_verdict, None)
+        return self._signed_page(found, limit, offset)
+
+    def _signed_page(self, found: QueryResult, limit: int | None, offset: int) -> QueryResult:
+        """Of *found*, which is all, the page of those that somebody trusted signed."""
+        end = None if limit is None else offset + limit
+        kept: list[Match] = []
+        refused: list[str] = []
+        for match in found.results:
+            if end is not None and len(kept) == end:
+                break
+            release = self._look_up(parse_delta(match.ref))
+            try:
+                signed = self._signed([release])
+                kept.append(replace(match, signed=signed))
+            except InvalidError:
+                refused.append(match.ref)
+        problems = found.problems
+        if refused:
+            first = ", ".join(refused[:_NAMED]) + (", …" if len(refused) > _NAMED else "")
+            reason = f"{len(refused)} that fit are left out: nobody trusted signed {first}"
+            problems += (Problem("signatures", reason, "note"),)
+        return replace(
+            found, results=tuple(kept[offset:]), fitting=found.fitting - len(refused),
+            offset=offset, problems=problems,
+        )  # fmt: skip
 
     def query_delta(
         self,

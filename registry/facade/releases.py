@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paramdelta.errors import UsageError
-from registry.facade.core import Core, user_name
+from registry.facade.core import user_name
+from registry.facade.signing import Signing, no_passphrase
 from registry.references import parse_delta, parse_name
 from registry.results import (
     EventView,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     pass
 
 
-class Releases(Core):
+class Releases(Signing):
     """Publishing and browsing."""
 
     def publish(
@@ -38,11 +39,14 @@ class Releases(Core):
         license: str | None = None,
         tags: Mapping[str, str] | None = None,
         author: str | None = None,
+        sign: Path | None = None,
+        passphrase: Callable[[], str] = no_passphrase,
     ) -> Published:
         """Extracts post − base, proves it lossless, stores and catalogues it.
 
         lora: the folder of a PEFT adapter, in the place of a post. The same content under the same
-        name returns the release that is there.
+        name returns the release that is there. sign: the private key to sign the release with;
+        passphrase is asked, before anything else is done, if it is encrypted.
         """
         from registry.releasing import release_delta
         from registry.store_card import base_models, refresh_card
@@ -51,6 +55,8 @@ class Releases(Core):
         parse_name(name)
         if (post is None) == (lora is None):
             raise UsageError("give either a post-trained checkpoint or a LoRA adapter")
+        key, told = self._signing_key(sign, passphrase)
+        self._watch(name)
         at_base = locate(base, self.catalog)
         if lora is not None:
             registered, found = self._publisher.adapter(at_base, lora)
@@ -69,9 +75,12 @@ class Releases(Core):
         )
         if found.journal is not None:
             found.journal.remove()
+        self._watch(name)  # the new version is seen from now on
+        signed = self._sign(release, key) if key is not None else None
         refresh_card(self.artifacts, base_models([registered.base]))
         seconds = time.monotonic() - started
-        return Published(release, created, registered.base.name, seconds, found.problems)
+        problems = (*found.problems, *told, *(signed.problems if signed else ()))
+        return Published(release, created, registered.base.name, seconds, problems, signed)
 
     def releases(
         self,
@@ -87,7 +96,7 @@ class Releases(Core):
     def show(self, delta: str) -> ReleaseDetail:
         from paramdelta.manifest import fields_of
 
-        release = self._find(parse_delta(delta))
+        release = self._look_up(parse_delta(delta))
         manifest = self._manifest(release.digest)
         own = self.catalog.find_base_by_content(manifest.base.content_digest)
         files = [(f.path, f.size, f.digest) for f in manifest.weights]
@@ -101,6 +110,7 @@ class Releases(Core):
             left_out=manifest.left_out,
             licenses={"base": manifest.base.license, "post": manifest.post.license},
             products=tuple(fields_of(product) for product in manifest.products),
+            signatures=self._findings(release),
         )
 
     def log(self, name: str) -> list[EventView]:

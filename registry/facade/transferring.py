@@ -27,15 +27,22 @@ class Transferring(Core):
 
         releases = [self._find(_without_alpha(text)) for text in deltas]
         there = _other_store(to)
-        return transfer.push(self.catalog, self.artifacts, there, releases, self.progress)
+        return transfer.push(
+            self.catalog, self.artifacts, there, releases, self.progress, self._seen
+        )
 
     def pull(self, deltas: Sequence[str], origin: str) -> TransferResult:
-        """Copies releases from the store at *origin* and catalogues them under the same names."""
+        """Copies releases from the store at *origin* and catalogues them under the same names.
+
+        UntrustedError where it shows less than it did, or a keyring does not vouch for a release.
+        """
         from registry import transfer
 
         refs = [_without_alpha(text) for text in deltas]
         there = _other_store(origin, must_exist=True)
-        return transfer.pull(self.catalog, self.artifacts, there, refs, self.progress)
+        return transfer.pull(
+            self.catalog, self.artifacts, there, refs, self.progress, self._seen, self._trust
+        )
 
 
 def _other_store(address: str, must_exist: bool = False) -> Artifacts:

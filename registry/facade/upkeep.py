@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paramdelta.errors import UsageError
+from paramdelta.digest import parse_digest
+from paramdelta.errors import InvalidError, UsageError
+from paramdelta.problem import Problem
 from registry.facade.core import Core
 from registry.references import parse_delta
 from registry.results import (
@@ -26,12 +29,15 @@ class Upkeep(Core):
         """Adds to the catalog what the store has and it has not."""
         from registry.upkeep import reindex
 
-        return reindex(self.catalog, self.artifacts)
+        return reindex(self.catalog, self.artifacts, self._trust)
 
     def verify(
         self, deltas: Sequence[str] = (), *, all: bool = False, deep: bool = False
     ) -> VerifyResult:
-        """Re-hashes releases with everything they need. deep: also decodes every frame."""
+        """Re-hashes releases with everything they need. deep: also decodes every frame.
+
+        With a keyring, every release must be signed by somebody it names.
+        """
         from registry.verify import verify_releases
 
         if bool(deltas) == all:
@@ -39,19 +45,21 @@ class Upkeep(Core):
         if all:
             releases = self.catalog.all_releases()
         else:
-            releases = [self._find(parse_delta(text)) for text in deltas]
+            releases = [self._look_up(parse_delta(text)) for text in deltas]
         tally = verify_releases(
             self.artifacts,
             releases,
             deep=deep,
             threads=self.settings.threads,
             progress=self.progress,
+            trust=self._trust,
         )
         checked = {
             "releases": tally.releases,
             "manifests": tally.manifests,
             "blobs": tally.blobs,
             "bytes": tally.nbytes,
+            "signatures": tally.signatures,
         }
         return VerifyResult(checked, tally.problems)
 
@@ -60,7 +68,22 @@ class Upkeep(Core):
         from registry.rederive import Workplace, verify_model
 
         place = Workplace(self.catalog, self.artifacts, self.settings.threads, self.progress)
-        return verify_model(place, folder, base)
+        found = verify_model(place, folder, base)
+        if self._trust is None:
+            return found
+        return dataclasses.replace(found, problems=(*found.problems, *self._unvouched(folder)))
+
+    def _unvouched(self, folder: Path) -> Iterator[Problem]:
+        """The deltas in a resolved model that nobody trusted signed."""
+        from registry.model_folder import read_record
+
+        for part in read_record(folder)["deltas"]:
+            digest = parse_digest(part["digest"], folder)
+            try:
+                if self._vouched(digest) is None:
+                    yield Problem(part["ref"], "no release here is of it: who signed it is unknown")
+            except InvalidError as error:
+                yield Problem(part["ref"], error.message)
 
     def doctor(self) -> list[DoctorLine]:
         from registry.doctor import examine

@@ -5,6 +5,7 @@ from registry.results.bases import BaseView
 from registry.results.matching import CheckResult, Match, QueryResult
 from registry.results.measuring import Compared, ComparedPair, Profiled, SketchedPair
 from registry.results.releases import EventView, Published, ReleaseDetail, ReleaseView
+from registry.results.signing import Signed
 from registry.results.transferring import MovedRelease, TransferResult
 from registry.results.upkeep import DoctorLine, Reindexed, VerifyResult
 
@@ -27,6 +28,7 @@ __all__ = [
     "ReleaseDetail",
     "ReleaseView",
     "RestoredView",
+    "Signed",
     "SketchedPair",
     "TransferResult",
     "VerifyResult",

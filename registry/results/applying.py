@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from paramdelta.digest import Digest
 from paramdelta.problem import Problem
 from registry.results.common import problems_json
+from registry.results.signing import signed_json
 
 if TYPE_CHECKING:  # plans need numpy, and most commands show none
     from registry.lost import Lost
     from registry.plan import Plan
+    from registry.signing.trust import Voucher
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ class RestoredView:
     out: str
     files: Mapping[str, Digest]
     seconds: float
+    signed: Mapping[str, tuple[Voucher, ...]] | None = None  # None: no keyring was asked
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -83,7 +86,7 @@ class RestoredView:
             "out": self.out,
             "files": dict(self.files),
             "seconds": self.seconds,
-        }
+        } | signed_json(self.signed)
 
 
 @dataclass(frozen=True, slots=True)

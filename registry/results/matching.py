@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from paramdelta.digest import Digest
 from paramdelta.problem import Problem, errors_of
 from registry.results.common import problems_json
+from registry.results.signing import signed_json
+
+if TYPE_CHECKING:
+    from registry.signing.trust import Voucher
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,7 @@ class Match:
     drift_ratio: float | None
     description: str = ""
     tags: Mapping[str, str] | None = None
+    signed: Mapping[str, tuple[Voucher, ...]] | None = None  # None: no keyring was asked
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -32,7 +37,7 @@ class Match:
             "drift_ratio": self.drift_ratio,
             "description": self.description,
             "tags": dict(self.tags or {}),
-        }
+        } | signed_json(self.signed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paramdelta.problem import Problem
 from registry.records import Event, Release
 from registry.results.common import problems_json
+from registry.results.signing import Signed
+
+if TYPE_CHECKING:
+    from registry.signing.trust import Finding
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +22,7 @@ class Published:
     base: str
     seconds: float
     problems: tuple[Problem, ...]
+    signed: Signed | None = None  # where a key was given
 
     def to_json(self) -> dict[str, Any]:
         release, summary = self.release, self.release.summary
@@ -36,7 +41,7 @@ class Published:
             "codecs": summary.codecs,
             "seconds": self.seconds,
             "problems": problems_json(self.problems),
-        }
+        } | ({"signature": self.signed.finding.to_json()} if self.signed else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,7 @@ class ReleaseDetail:
     left_out: tuple[str, ...]
     licenses: Mapping[str, str | None]
     products: tuple[Mapping[str, Any], ...] = ()  # of an adapter
+    signatures: tuple[Finding, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return ReleaseView(self.release).to_json() | {
@@ -93,6 +99,7 @@ class ReleaseDetail:
             "files": [dict(row) for row in self.files],
             "removed": list(self.removed),
             "left_out": list(self.left_out),
+            "signatures": [finding.to_json() for finding in self.signatures],
         }
 
 

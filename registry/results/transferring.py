@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from paramdelta.digest import Digest
+from paramdelta.problem import Problem
+from registry.results.common import problems_json
+from registry.results.signing import signed_json
+
+if TYPE_CHECKING:
+    from registry.signing.trust import Voucher
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +26,10 @@ class MovedRelease:
 
 @dataclass(frozen=True, slots=True)
 class TransferResult:
-    """verb: ``pushed`` or ``pulled``. store: the other store's address. nbytes: of blobs sent."""
+    """verb: ``pushed`` or ``pulled``. store: the other store's address. nbytes: of blobs sent.
+
+    signatures: how many were copied. signed: who vouches for each, None without a keyring.
+    """
 
     verb: Literal["pushed", "pulled"]
     store: str
@@ -28,6 +38,9 @@ class TransferResult:
     blobs_skipped: int
     nbytes: int
     seconds: float
+    signatures: int = 0
+    problems: tuple[Problem, ...] = ()
+    signed: Mapping[str, tuple[Voucher, ...]] | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -40,5 +53,7 @@ class TransferResult:
             "blobs_sent": self.blobs_sent,
             "blobs_skipped": self.blobs_skipped,
             "bytes": self.nbytes,
+            "signatures": self.signatures,
+            "problems": problems_json(self.problems),
             "seconds": self.seconds,
-        }
+        } | signed_json(self.signed)

@@ -15,6 +15,7 @@ from support import postgres
 from support.adapters import lora_pair, write_adapter
 from support.checkpoints import changed, llama_like, write_checkpoint
 from support.local_hub_store import StoreHub
+from support.openssh import new_key
 from support.registries import family, files_of
 from support.s3_server import S3Server
 
@@ -98,6 +99,20 @@ def test_a_release_travels_and_restores_bit_for_bit(site: Site, store: str) -> N
     assert back["files"] == files_of(site.post) == files_of(site.folder / "back")
     event = site.run("bob", "log", "chat")["events"][0]
     assert event["action"] == "pull"
+
+
+def test_a_signature_travels_too(site: Site, store: str) -> None:
+    key, trust = new_key(site.folder / "key"), site.folder / "allowed_signers"
+    trust.write_text(f"ann@x {key.line}\n")
+    site.publish("ann")
+    site.run("ann", "sign", "chat", "--key", key.path)
+    assert site.run("ann", "push", "chat", "--to", store)["signatures"] == 1
+    assert site.run("ann", "push", "chat", "--to", store)["signatures"] == 0
+    pulled = site.run("bob", "pull", "chat", "--from", store, "--trust", trust)
+    assert pulled["signed"]["chat@1"][0]["signer"] == "ann@x"
+    site.run("ann", "sign", "chat", "--key", new_key(site.folder / "other").path)
+    assert site.run("ann", "push", "chat", "--to", store)["signatures"] == 1  # a later one alone
+    assert site.run("bob", "pull", "chat", "--from", store, "--trust", trust)["signatures"] == 1
 
 
 def test_the_second_time_nothing_is_sent(site: Site, store: str) -> None:
