@@ -30,6 +30,7 @@ from paramdelta.kernels import surveyor
 
 WIDTH = 4096  # buckets
 BYTES = WIDTH * 4
+AHEAD = 512  # blocks
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -64,8 +65,10 @@ class TensorSketch:
         seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
         row = _splitmix64(seed, np.arange(WIDTH, dtype=np.uint64))
         self._signs = np.where(row & np.uint64(1), np.float32(1), np.float32(-1))
+        self._sign_bits = np.where(row & np.uint64(1), np.uint32(0), np.uint32(1 << 31))
         self._seed = seed ^ 0x5DEECE66D
         self._block = 0
+        self._ahead = np.empty(0, dtype=np.uint64)  # the hashes of the blocks that come next
         self._rest = np.empty(0, dtype=np.float32)
         self.total = np.zeros(WIDTH, dtype=np.float64)
         self._squares = np.zeros(WIDTH, dtype=np.float64)
@@ -103,9 +106,12 @@ class TensorSketch:
 
     def _next(self, blocks: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
         """The offsets of the next blocks, and which of them are taken negative."""
-        counters = np.arange(self._block, self._block + blocks, dtype=np.uint64)
+        if self._ahead.size < blocks:  # many at a time: a small array costs as much
+            first = self._block + self._ahead.size
+            more = np.arange(first, first + max(blocks, AHEAD), dtype=np.uint64)
+            self._ahead = np.concatenate([self._ahead, _splitmix64(self._seed, more)])
+        hashes, self._ahead = self._ahead[:blocks], self._ahead[blocks:]
         self._block += blocks
-        hashes = _splitmix64(self._seed, counters)
         offsets = ((hashes >> np.uint64(1)) % np.uint64(WIDTH)).astype(np.int64)
         return offsets, (hashes & np.uint64(1)).astype(bool)
 
@@ -114,10 +120,9 @@ class TensorSketch:
             bits = to_float32(bits, dtype)
         wide = bits if dtype == "BF16" else bits.view(np.uint32)
         offsets, negative = self._next(bits.size // WIDTH)
-        signs = np.signbit(self._signs).astype(np.uint32) << np.uint32(31)
         flips = negative.astype(np.uint32) << np.uint32(31)
         shift = 16 if dtype == "BF16" else 0
-        fast.sketch(wide, shift, signs, offsets, flips, self.total, self._squares)
+        fast.sketch(wide, shift, self._sign_bits, offsets, flips, self.total, self._squares)
 
     def _add(self, blocks: npt.NDArray[np.float32]) -> None:
         offsets, negative = self._next(len(blocks))
