@@ -16,6 +16,7 @@ By hand: both models loaded with safetensors.torch, subtracted, saved, hashed; n
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import shutil
@@ -110,6 +111,14 @@ def measure(run: Run) -> Cost:
     return Cost(wall, cpu, usage.ru_maxrss / 1024, bytes_below(run.out))
 
 
+def large_tensors(path: Path) -> int:
+    """How many are worth a line of the journal."""
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    places = [entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"]
+    return sum(end - begin >= 1 << 20 for begin, end in places)
+
+
 def interrupt(command: list[str], registry: Path, lines: int) -> None:
     """Kills a publish once so many tensors are noted."""
     shutil.rmtree(registry, ignore_errors=True)
@@ -133,7 +142,7 @@ def runs_of(folder: Path) -> dict[str, Run]:
         tool = [sys.executable, "-m", "cli", "--registry", str(where), "publish", "x"]
         return [*tool, "--base", base, "--post", post, "--threads", str(THREADS)]
 
-    noted = 20
+    noted = large_tensors(folder / "post" / "model.safetensors") // 2
     python = [sys.executable, "-c"]
     return {
         "cp -r": Run(["cp", "-r", post, str(copy)], copy),
