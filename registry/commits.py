@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
 from paramdelta.digest import Digest
@@ -26,8 +26,8 @@ class Commits:
         self.store: Store = artifacts.store
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="commit")
         self._room = threading.Semaphore(WAITING)
-        self._futures: list[Future[None]] = []
         self._stopped = threading.Event()
+        self._errors: list[BaseException] = []  # only ever added to
 
     def batch(self) -> Batch:
         return Batch(self)
@@ -37,7 +37,7 @@ class Commits:
         self._room.acquire()
         try:
             self._raise_first()
-            self._futures.append(self._pool.submit(self._commit, writers, then))
+            self._pool.submit(self._commit, writers, then)
         except BaseException:
             self._room.release()
             _drop(writers)
@@ -50,17 +50,16 @@ class Commits:
             for writer in writers:
                 writer.commit()
             then()
-        except BaseException:
+        except BaseException as error:
+            self._errors.append(error)
             self._stopped.set()
-            raise
         finally:
             _drop(writers)
             self._room.release()
 
     def _raise_first(self) -> None:
-        for future in [future for future in self._futures if future.done()]:
-            future.result()
-            self._futures.remove(future)
+        if self._errors:
+            raise self._errors[0]
 
     def __enter__(self) -> Commits:
         return self

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -94,3 +96,23 @@ def test_an_error_of_the_work_stops_what_waits() -> None:
         threading.Timer(0.2, go.set).start()
         raise ZeroDivisionError
     assert 0 < len(keys(store)) < WAITING
+
+
+def test_many_threads_hand_over_at_once() -> None:
+    store, count = MemoryStore(), 2000
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # threads change at every chance
+
+    def work(commits: Commits, number: int) -> str:
+        with commits.batch() as batch:
+            key = put(batch, b"%d" % number)
+            batch.seal(lambda: None)
+            return key
+
+    try:
+        with Commits(Artifacts(store)) as commits, ThreadPoolExecutor(8) as pool:
+            expected = set(pool.map(lambda number: work(commits, number), range(count)))
+    finally:
+        sys.setswitchinterval(before)
+    assert keys(store) == expected
+    assert len(expected) == count
