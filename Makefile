@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS := 1
 export PYTHONHASHSEED := 0
 
-.PHONY: demo test soak lint format cover bench bench-codec bench-publish family clean
+.PHONY: demo test fuzz soak lint format cover bench bench-codec bench-publish family clean
 
 # torch comes first and alone: asked for later, a range could pull a CUDA build of gigabytes
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -23,6 +23,14 @@ test: $(VENV)/.installed  ## all tests but the long soaks
 soak: $(VENV)/.installed  ## the long ones
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[soak]'
 	$(BIN)/python -m pytest -n 2 -m slow
+
+# each parser for FUZZ_SECONDS, two at a time; what is found lies in tests/fuzz/found
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS := header index manifest release frame recipe model adapter
+fuzz: $(VENV)/.installed  ## mutate what the parsers of strangers' bytes read
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
+	printf '%s\n' $(FUZZ_TARGETS) | NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(CURDIR)/.fuzz-cache \
+	  xargs -P 2 -I TARGET $(BIN)/python tests/fuzz/fuzz.py TARGET --seconds $(FUZZ_SECONDS)
 
 cover: $(VENV)/.installed  ## branch coverage of the packages
 	$(BIN)/coverage erase
@@ -61,4 +69,4 @@ family: $(VENV)/.installed  ## train the example family again (minutes)
 	$(BIN)/python examples/family/train.py
 
 clean:
-	rm -rf $(VENV) .venv-peers demo-out bench-out build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .fuzz-cache tests/fuzz/found .venv-peers demo-out bench-out build *.egg-info .mypy_cache .pytest_cache .ruff_cache

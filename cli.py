@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -18,23 +17,28 @@ import click
 
 from cli_commands.core import State, cli
 from cli_commands.exit_codes import FAILED, INTERRUPTED, USAGE, exit_code
+from cli_commands.text import json_text, printable
 from paramdelta.errors import ParamDeltaError
+from registry.redaction import redacted
 
 
 def _report(
     state: State, code: str, message: str, problems: Sequence[Any] = (), hint: str = ""
 ) -> None:
-    """A failure: one JSON document on stdout, or one clear line on stderr and the reasons."""
+    """A failure: one JSON document on stdout, or one clear line on stderr and the reasons.
+
+    Messages quote what the user typed and what servers say, so secrets are taken out here again.
+    """
+    message = redacted(message)
     if state.json:
-        found = [problem.to_json() for problem in problems]
+        found = [
+            {key: redacted(text) for key, text in problem.to_json().items()} for problem in problems
+        ]
         error = {"code": code, "message": message, "problems": found}
-        sys.stdout.write(json.dumps({"error": error}, indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.write(json_text({"error": error}) + "\n")
         return
-    sys.stderr.write(f"error: {message}\n")
-    for problem in problems:
-        sys.stderr.write(f"  {problem.severity}: {problem}\n")
-    if hint:
-        sys.stderr.write(hint + "\n")
+    lines = [f"error: {message}", *(f"  {p.severity}: {redacted(str(p))}" for p in problems), hint]
+    sys.stderr.write("".join(f"{printable(line)}\n" for line in lines if line))
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -69,7 +73,7 @@ def run(arguments: Sequence[str]) -> int:
         return FAILED
     except Exception as error:
         if state.verbose:
-            traceback.print_exc()
+            sys.stderr.write(printable(redacted(traceback.format_exc())))
         message = f"{type(error).__name__}: {error}"
         _report(state, "failed", message, hint="this is a defect; run again with -v and report it")
         return FAILED

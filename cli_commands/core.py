@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
+from cli_commands.text import json_text
 from paramdelta import __version__
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class State:
     def emit(self, document: dict[str, Any], view: Callable[[], None]) -> None:
         """One JSON document, or the human view."""
         if self.json:
-            sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+            sys.stdout.write(json_text(document) + "\n")
         else:
             view()
 

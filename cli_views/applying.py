@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-
 from cli_views.common import (
     SHOWN,
     coloured,
     console,
+    escape,
     facts,
     new_table,
     problem_lines,
@@ -104,6 +103,7 @@ def restored(found: RestoredView) -> None:
     for path, digest in found.files.items():
         table.add_row(escape(path), digest.removeprefix("sha256:"))
     console.print(table)
+    problem_lines(found.problems)
     said(f"{found.ref} is in {found.out}, bit for bit, after {found.seconds:.1f} s")
     vouchers(found.signed)
 

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
+from rich.markup import escape as plain_text
 from rich.table import Table
 
+from cli_commands.text import printable
 from paramdelta.problem import Problem
 
 if TYPE_CHECKING:
@@ -24,6 +25,11 @@ COLOURS = {
     "note": "dim", "warning": "yellow", "error": "red",
 }  # fmt: skip
 SHOWN = 12  # tensors of a list that are named
+
+
+def escape(text: str) -> str:
+    """Text as text: neither rich's markup nor a terminal's commands."""
+    return plain_text(printable(text))
 
 
 def said(text: str) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-
 from cli_views.common import (
     coloured,
     console,
+    escape,
     new_table,
     problem_lines,
     said,

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-
 from cli_views.common import (
     console,
+    escape,
     new_table,
     problem_lines,
     said,

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-
 from cli_views.common import (
     console,
+    escape,
     facts,
     name_list,
     new_table,

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from paramdelta.errors import InvalidError
-from paramdelta.limits import MAX_ADAPTER_RANK, MAX_PROBLEMS
+from paramdelta.limits import MAX_ADAPTER_ALPHA, MAX_ADAPTER_RANK, MAX_PROBLEMS
 from paramdelta.patterns import Patterns
 from paramdelta.problem import Problem
 
 CONFIG = "adapter_config.json"
 MERGE = "merge it with PEFT's merge_and_unload and publish the result with --post"
-_MAX_ALPHA = 1e9
 _CONVERT = (
     "convert it with PEFT's save_pretrained(path_initial_model_for_weight_conversion=…), or "
     "save the merged model and publish it with --post"
@@ -206,9 +205,9 @@ class _Fields:
 
     def check_alpha(self, name: str, value: Any) -> float:
         # bool is an int; NaN fails every comparison
-        if type(value) in (int, float) and -_MAX_ALPHA <= value <= _MAX_ALPHA:
+        if type(value) in (int, float) and -MAX_ADAPTER_ALPHA <= value <= MAX_ADAPTER_ALPHA:
             return float(value)
-        self._wrong(name, f"a number from {-_MAX_ALPHA:g} to {_MAX_ALPHA:g} expected")
+        self._wrong(name, f"a number from {-MAX_ADAPTER_ALPHA:g} to {MAX_ADAPTER_ALPHA:g} expected")
         return 1.0
 
     def _wrong(self, name: str, reason: str) -> None:

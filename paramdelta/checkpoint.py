@@ -6,6 +6,7 @@ Safetensors only. Nothing is unpickled, no code of the folder is imported, no pa
 from __future__ import annotations
 
 import os
+import threading
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from paramdelta.dtypes import ARITHMETIC, ITEM_BYTES, Bits
 from paramdelta.errors import CorruptError, InvalidError, StorageError
 from paramdelta.folder import Found, open_regular, read_bounded, scan
 from paramdelta.limits import (
+    MAX_ALL_HEADERS_BYTES,
     MAX_CONFIG_BYTES,
     MAX_OPEN_SHARDS,
     MAX_PROBLEMS,
@@ -83,7 +85,8 @@ class Checkpoint:
         files = {file.path: file for file in found}
         names, weight_map = weight_files(path, files)
         carried, left_out = sort_rest(path, files, set(names))
-        shards = tuple(_open_shard(path, name) for name in names)
+        budget = HeaderBudget(path)
+        shards = tuple(_open_shard(path, name, budget) for name in names)
         checkpoint = cls(path, shards, carried, left_out + hidden)
         if weight_map is not None:
             check_index(path, weight_map, checkpoint.tensors)
@@ -213,10 +216,32 @@ class TensorReader:
         self.close()
 
 
-def _open_shard(path: Path, name: str) -> Shard:
+class HeaderBudget:
+    """What the headers of one checkpoint may hold together. ``spend`` is for several threads."""
+
+    def __init__(self, where: object) -> None:
+        self._where, self._lock = where, threading.Lock()
+        self._nbytes = self._tensors = 0
+
+    def spend(self, header: Header) -> Header:
+        """*header*, or InvalidError if it is one too many."""
+        with self._lock:
+            self._nbytes += len(header.raw)
+            self._tensors += len(header.tensors)
+            nbytes, tensors = self._nbytes, self._tensors
+        if nbytes > MAX_ALL_HEADERS_BYTES:
+            reason = f"more than {MAX_ALL_HEADERS_BYTES} bytes of headers in all shards"
+            raise InvalidError(reason, where=self._where)
+        if tensors > MAX_TENSORS:
+            raise InvalidError(f"more than {MAX_TENSORS} tensors", where=self._where)
+        return header
+
+
+def _open_shard(path: Path, name: str, budget: HeaderBudget) -> Shard:
     fd = open_regular(path, name)
     try:
-        return Shard(name, os.fstat(fd).st_size, read_header(fd, path / name, name))
+        header = budget.spend(read_header(fd, path / name, name))
+        return Shard(name, os.fstat(fd).st_size, header)
     finally:
         os.close(fd)
 
@@ -252,6 +277,4 @@ def _unique(path: Path, shards: tuple[Shard, ...]) -> dict[str, TensorInfo]:
             remedy="download or copy the shards again, from one revision",
             problems=problems[:MAX_PROBLEMS],
         )
-    if len(found) > MAX_TENSORS:
-        raise InvalidError(f"{len(found)} tensors; {MAX_TENSORS} allowed", where=path)
     return dict(sorted(found.items()))

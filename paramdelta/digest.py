@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NewType
 
 from paramdelta.errors import InvalidError
@@ -64,6 +64,17 @@ def canonical_json(value: Mapping[str, Any] | list[Any]) -> bytes:
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
     return text.encode("utf-8")  # raises on lone surrogates
+
+
+def reproduces(make: Callable[[], bytes], data: bytes) -> bool:
+    """Whether what was read from *data* writes itself (*make*) as exactly these bytes.
+
+    False, too, where it holds a value that canonical JSON cannot: a float, a wide integer.
+    """
+    try:
+        return make() == data
+    except ValueError:
+        return False
 
 
 def _check_canonical(value: object) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from paramdelta.errors import CorruptError, InvalidError, NotFoundError
 from paramdelta.limits import MAX_FOLDER_DEPTH, MAX_FOLDER_ENTRIES, MAX_PROBLEMS
-from paramdelta.paths import path_problem
+from paramdelta.paths import PathNames, path_problem
 from paramdelta.problem import Problem
 
 # Made by tools beside a model, not part of it: told as a note, not as a warning.
@@ -57,8 +58,20 @@ def scan(folder: Path) -> tuple[tuple[Found, ...], tuple[Problem, ...]]:
             remedy=first.remedy,
             problems=walk.refused[:MAX_PROBLEMS],
         )
-    found = sorted(walk.found, key=lambda file: file.path)
-    return tuple(found), tuple(sorted(walk.left_out, key=lambda problem: problem.subject))
+    found, clashing = without_clashes(sorted(walk.found, key=lambda file: file.path))
+    return found, tuple(sorted([*walk.left_out, *clashing], key=lambda problem: problem.subject))
+
+
+def without_clashes(found: Iterable[Found]) -> tuple[tuple[Found, ...], list[Problem]]:
+    """(the files that can lie in one folder on any system; those that cannot, and why)."""
+    names, kept, clashing = PathNames(), [], []
+    for file in found:
+        if other := names.add(file.path):
+            reason = f"on many systems it would take the place of {other}, so it does not travel"
+            clashing.append(Problem(file.path[:200], reason, "warning", "rename it"))
+        else:
+            kept.append(file)
+    return tuple(kept), clashing
 
 
 class _Walk:

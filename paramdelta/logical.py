@@ -20,6 +20,7 @@ from paramdelta.delta import to_float32
 from paramdelta.dtypes import ITEM_BYTES, Bits, carrier
 from paramdelta.errors import InvalidError
 from paramdelta.layouts import parts
+from paramdelta.limits import MAX_SCALE_BYTES
 from paramdelta.naming import canonical_name
 from paramdelta.safetensors_header import TensorInfo
 
@@ -27,7 +28,6 @@ SCALE_SUFFIX = "_scale_inv"  # behind the name of the tensor that it scales
 DEFAULT_BLOCK = (128, 128)  # rows and columns, where the configuration names none
 _SCALE_DTYPES = ("F32", "BF16", "F16")
 _OTHER_SCALES = ("_scale", "_scales", "_scale_2")  # per tensor or packed: other formats
-_MAX_SCALE_BYTES = 1 << 28  # of one table; a 2^31-element matrix in blocks of 16 needs 32 MiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +149,9 @@ def _scales(
             subject=table.name,
             remedy="put the right weight_block_size into quantization_config",
         )
-    if table.nbytes > _MAX_SCALE_BYTES:
+    if table.nbytes > MAX_SCALE_BYTES:
         raise InvalidError(
-            f"{table.nbytes} bytes of scales; {_MAX_SCALE_BYTES} allowed",
+            f"{table.nbytes} bytes of scales; {MAX_SCALE_BYTES} allowed",
             where=where,
             subject=table.name,
         )

@@ -10,11 +10,13 @@ from typing import Any, TypeVar
 
 from paramdelta import fp8, strict_json
 from paramdelta.delta import RULE, delta_dtype
-from paramdelta.digest import Digest, content_digest, parse_digest
+from paramdelta.digest import Digest, content_digest, parse_digest, reproduces
 from paramdelta.dtypes import ARITHMETIC, ITEM_BYTES
 from paramdelta.errors import InvalidError
 from paramdelta.limits import (
     MAX_CARRIED_FILES,
+    MAX_DIMENSIONS,
+    MAX_ELEMENTS,
     MAX_FRAME_ELEMENTS,
     MAX_MANIFEST_BYTES,
     MAX_RANK,
@@ -40,9 +42,7 @@ from paramdelta.manifest import (
     TensorEntry,
     WeightFile,
 )
-from paramdelta.paths import check_relative_path
-
-MAX_ELEMENTS = 1 << 48  # more than any tensor has
+from paramdelta.paths import PathNames, check_relative_path
 
 
 def read_manifest(data: bytes, where: object) -> Manifest:
@@ -77,10 +77,11 @@ def read_manifest(data: bytes, where: object) -> Manifest:
             remedy="upgrade paramdelta",
         )
     _check_order(found, where)
+    _check_paths(found, where)
     _check_contents(found, where)
     _check_places(found, where)
     _check_products(found, where)
-    if found.to_bytes() != data:
+    if not reproduces(found.to_bytes, data):
         raise InvalidError("the manifest's bytes are not canonical", where=where)
     return found
 
@@ -140,9 +141,10 @@ class _Reader:
 
     def shape(self, key: str = "shape") -> tuple[int, ...]:
         values = self.take(key, list)
-        if not all(type(value) is int and value >= 0 for value in values):
+        if not all(type(value) is int and 0 <= value <= MAX_ELEMENTS for value in values):
             raise InvalidError(f"field {key!r} is not a list of sizes", where=self.where)
-        if math.prod(values) >= MAX_ELEMENTS:
+        # a size of 0 must not hide a product that overflows elsewhere
+        if len(values) > MAX_DIMENSIONS or math.prod(n or 1 for n in values) >= MAX_ELEMENTS:
             raise InvalidError(f"field {key!r}: more elements than any tensor", where=self.where)
         return tuple(values)
 
@@ -371,6 +373,14 @@ def _check_order(manifest: Manifest, where: object) -> None:
     ):
         if any(a >= b for a, b in pairwise(names)):
             raise InvalidError(f"{field} are not sorted and unique", where=where)
+
+
+def _check_paths(manifest: Manifest, where: object) -> None:
+    """All files can lie in one folder, on systems that ignore case too."""
+    names = PathNames()
+    for path in [*(f.path for f in manifest.weights), *(f.path for f in manifest.files)]:
+        if other := names.add(path):
+            raise InvalidError(f"takes the place of {other}", where=where, subject=path)
 
 
 def _check_contents(manifest: Manifest, where: object) -> None:

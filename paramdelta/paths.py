@@ -43,6 +43,31 @@ def check_relative_path(path: str, where: object) -> str:
     return path
 
 
+class PathNames:
+    """Paths of one folder, as a file system sees them that takes ``A`` and ``a`` for one name."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, str] = {}
+        self._folders: dict[str, str] = {}
+
+    def add(self, path: str) -> str | None:
+        """The path added before that this one cannot stand beside, or None: then it is added.
+
+        It is the same but for case, or one would be a file where the other needs a folder.
+        """
+        key = unicodedata.normalize("NFC", path.casefold())
+        parts = key.split("/")
+        above = ["/".join(parts[:n]) for n in range(1, len(parts))]
+        other = self._files.get(key) or self._folders.get(key)
+        for folder in above:
+            other = other or self._files.get(folder)
+        if other is None:
+            self._files[key] = path
+            for folder in above:
+                self._folders.setdefault(folder, path)
+        return other
+
+
 def tensor_name_problem(name: str) -> str | None:
     """Why *name* may not be a tensor's name, or None.
 

@@ -17,7 +17,7 @@ from itertools import accumulate
 from typing import Any
 
 from paramdelta.errors import InvalidError
-from paramdelta.limits import MAX_JSON_DEPTH, MAX_JSON_DIGITS, MAX_JSON_VALUES
+from paramdelta.limits import MAX_JSON_DEPTH, MAX_JSON_DIGITS, MAX_JSON_TEXT_BYTES, MAX_JSON_VALUES
 
 BOM = b"\xef\xbb\xbf"
 _MARKS = b'",[]{}'
@@ -26,6 +26,7 @@ _STRING = re.compile(rb'"[^"]*+"')  # once the escapes are gone
 _ONE_KIND = bytes.maketrans(b"{}", b"[]")
 _STEP = {ord("["): 1, ord("]"): -1}
 _DIGITS = bytes(ord("0") if chr(byte).isdigit() else ord(" ") for byte in range(128)) + b" " * 128
+_BELOW_FOUR = bytes(range(0xF0))  # first bytes of shorter characters, and what follows them
 _ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -48,6 +49,10 @@ def loads(
     if data.startswith(BOM):
         raise InvalidError("JSON with a byte order mark", where=where)
     _check_structure(data, where, max_depth)
+    if len(data) * _width(data) > MAX_JSON_TEXT_BYTES:
+        raise InvalidError(
+            f"JSON whose text needs more than {MAX_JSON_TEXT_BYTES} bytes of memory", where=where
+        )
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -81,6 +86,15 @@ def _no_collection() -> Iterator[None]:
     finally:
         if was:
             gc.enable()
+
+
+def _width(data: bytes) -> int:
+    """Bytes that Python spends on each character of this text: its largest decides."""
+    if data.isascii():
+        return 1
+    if data.translate(None, _BELOW_FOUR):  # a character of four bytes of UTF-8
+        return 4
+    return 2
 
 
 class _Parse:

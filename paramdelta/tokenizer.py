@@ -17,6 +17,7 @@ from typing import Any
 
 from paramdelta.digest import Digest, digest_of
 from paramdelta.errors import InvalidError
+from paramdelta.limits import MAX_TOKEN_ID
 from paramdelta.pipeline import canonical_pipeline
 
 RESERVED = re.compile(r"reserved|unused|<extra_id_|<pad_?\d+>|placeholder|dummy", re.IGNORECASE)
@@ -26,16 +27,18 @@ _MODEL_OPTIONS = ("unk_token", "unk_id", "byte_fallback", "ignore_merges", "fuse
                   "continuing_subword_prefix", "end_of_word_suffix",
                   "max_input_chars_per_word")  # fmt: skip
 _WORDPIECE = {"continuing_subword_prefix": "##", "max_input_chars_per_word": 100}
-MAX_TOKEN_ID = 10**9
 _CLASSES = ("named", "reserved", "pad")
 
 Row = tuple[int, str, str]  # id, token, and a unigram's score as text
 
 
 def added_tokens(tokenizer: Mapping[str, Any]) -> dict[int, str]:
-    """Added and special tokens by id."""
+    """Added and special tokens by id. InvalidError where they are no list."""
+    rows = tokenizer.get("added_tokens") or []
+    if not isinstance(rows, list):
+        raise InvalidError("malformed added_tokens", where="tokenizer.json")
     found: dict[int, str] = {}
-    for row in tokenizer.get("added_tokens") or []:
+    for row in rows:
         index, content = (row.get("id"), row.get("content")) if isinstance(row, dict) else (0, 0)
         if type(index) is int and 0 <= index < MAX_TOKEN_ID and type(content) is str:
             found[index] = content

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from paramdelta.tokenizer import MAX_TOKEN_ID, added_tokens
+from paramdelta.limits import MAX_TOKEN_ID
+from paramdelta.tokenizer import added_tokens
 
 _SUFFIXES = (
     "embed_tokens.weight",

@@ -64,7 +64,7 @@ def weight_files(
     InvalidError where there are none, some are missing, or it is not clear which.
     """
     if INDEX in files:
-        weight_map = _weight_map(path)
+        weight_map = parse_index(read_bounded(path, INDEX, MAX_INDEX_BYTES), path / INDEX)
         names = sorted(set(weight_map.values()))
         if SINGLE in files and SINGLE not in names:
             raise InvalidError(
@@ -124,10 +124,9 @@ def _no_weights(path: Path, files: Mapping[str, Found]) -> InvalidError:
     return InvalidError("no safetensors weights in this folder", where=path, remedy=_SAVE)
 
 
-def _weight_map(path: Path) -> dict[str, str]:
-    """tensor → shard, from the index: names of files in the folder only."""
-    where = path / INDEX
-    index = strict_json.loads(read_bounded(path, INDEX, MAX_INDEX_BYTES), where, MAX_INDEX_BYTES)
+def parse_index(data: bytes, where: object) -> dict[str, str]:
+    """tensor → shard, from an index's bytes: names of files in the folder only. InvalidError."""
+    index = strict_json.loads(data, where, MAX_INDEX_BYTES)
     weights: Any = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weights, dict) or not all(type(v) is str for v in weights.values()):
         raise InvalidError(

@@ -30,7 +30,7 @@ from paramdelta.errors import (
     NotFoundError,
     StorageError,
 )
-from paramdelta.paths import check_relative_path
+from paramdelta.paths import PathNames, check_relative_path
 
 WRITE_BYTES = 1 << 19  # larger single writes were sometimes far slower
 _COPY_BYTES = 1 << 20
@@ -107,6 +107,7 @@ class FolderWriter:
         self._replace = replace
         self._files: list[OutputFile] = []
         self._folders: set[Path] = set()
+        self._names = PathNames()
         self._committed = False
         with storage_errors(self.final.parent):
             self._parents = _make_parents(self.final.parent)
@@ -175,6 +176,9 @@ class FolderWriter:
 
     def _place(self, relative: str) -> Path:
         path = self.path / check_relative_path(relative, self.final)
+        if other := self._names.add(relative):
+            reason = f"takes the place of {other}, which is written too"
+            raise ConflictError(reason, where=path, remedy="rename one of the two")
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         inner = path.relative_to(self.path).parents

@@ -12,6 +12,7 @@ import fnmatch
 from collections.abc import Callable, Collection, Mapping
 
 from paramdelta.errors import UsageError
+from paramdelta.limits import MAX_ALPHA_PATTERNS
 from registry.references import parse_alpha
 
 LAYER = "{i}"
@@ -50,6 +51,8 @@ def parse_alpha_for(
             continue
         made = _ramp(glob, parse_alpha(first), parse_alpha(last), names)
         found += [(prefix + one, alpha) for one, alpha in made]
+    if len(found) > MAX_ALPHA_PATTERNS:
+        raise UsageError(f"{len(found)} patterns of --alpha-for; {MAX_ALPHA_PATTERNS} allowed")
     return found
 
 

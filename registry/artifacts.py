@@ -15,8 +15,13 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 
 from paramdelta.digest import PREFIX, Digest, Hasher, digest_of
-from paramdelta.errors import CorruptError, NotFoundError
-from paramdelta.limits import MAX_MANIFEST_BYTES, MAX_RELEASE_BYTES, MAX_SIGNATURE_BYTES
+from paramdelta.errors import CorruptError, InvalidError, NotFoundError
+from paramdelta.limits import (
+    MAX_LISTED_KEYS,
+    MAX_MANIFEST_BYTES,
+    MAX_RELEASE_BYTES,
+    MAX_SIGNATURE_BYTES,
+)
 from paramdelta.problem import Problem
 from registry.stores.base import Staged, Stat, Store
 
@@ -81,7 +86,7 @@ class Artifacts:
                 while reader.read(CHUNK):
                     pass
                 reader.finish()
-        except CorruptError as error:
+        except InvalidError as error:
             return [Problem(blob_key(digest), error.reason, remedy=_REMEDY)]
         return []
 
@@ -123,13 +128,13 @@ class Artifacts:
 
     def list_releases(self) -> Iterator[tuple[str, int]]:
         """(name, version) of every record, in any order; other keys are passed over."""
-        for stat in self.store.list("releases/"):
+        for stat in self._list("releases/"):
             if match := _RELEASE_KEY.fullmatch(stat.key):
                 yield match[1], int(match[2])
 
     def versions(self, name: str) -> list[int]:
         """Of the records under *name*, sorted."""
-        found = (_RELEASE_KEY.fullmatch(s.key) for s in self.store.list(f"releases/{name}/@/"))
+        found = (_RELEASE_KEY.fullmatch(s.key) for s in self._list(f"releases/{name}/@/"))
         return sorted(int(match[2]) for match in found if match and match[1] == name)
 
     # -- signatures -----------------------------------------------------------------------
@@ -155,11 +160,21 @@ class Artifacts:
         return found
 
     def _signatures(self, prefix: str) -> Iterator[tuple[str, int, Digest]]:
-        for stat in self.store.list(prefix):
+        for stat in self._list(prefix):
             if match := _SIGNATURE_KEY.fullmatch(stat.key):
                 yield match[1], int(match[2]), Digest(PREFIX + match[3])
 
     # -- shared ---------------------------------------------------------------------------
+
+    def _list(self, prefix: str) -> Iterator[Stat]:
+        """InvalidError where a store lists without end."""
+        for count, stat in enumerate(self.store.list(prefix)):
+            if count >= MAX_LISTED_KEYS:
+                raise InvalidError(
+                    f"lists more than {MAX_LISTED_KEYS} objects under {prefix}",
+                    where=self.store.url,
+                )
+            yield stat
 
     def _put(self, key: str, data: bytes) -> Digest:
         digest = digest_of(data)
@@ -185,7 +200,7 @@ class Artifacts:
                 while reader.read(CHUNK):
                     pass
                 reader.finish()
-        except (CorruptError, NotFoundError):
+        except (InvalidError, NotFoundError):  # a link or a pipe in its place is healed, too
             return False
         return True
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
+from registry.markdown import cell
 from registry.plan import Plan
+
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")  # a licence's name; anything else is prose
 
 
 def model_card(
@@ -19,26 +23,26 @@ def model_card(
     if base_model:
         front += [f"base_model: {base_model}", "base_model_relation: merge"]
     known = sorted({text for _, text in licenses if text})
-    if len(known) == 1 and all(text for _, text in licenses):
+    if len(known) == 1 and _WORD.fullmatch(known[0]) and all(text for _, text in licenses):
         front.append(f"license: {known[0]}")
     front += ["tags:", "- paramdelta", "- merge", "---", ""]
     deltas = [
-        f"| {_cell(delta.ref)} | {delta.alpha:g} | `{delta.digest}` |" for delta in plan.deltas
+        f"| {cell(delta.ref)} | {delta.alpha:g} | `{delta.digest}` |" for delta in plan.deltas
     ]
-    rows = [f"| {_cell(what)} | {_cell(text or 'not stated')} |" for what, text in licenses]
+    rows = [f"| {cell(what)} | {cell(text or 'not stated')} |" for what, text in licenses]
     said = [
-        f"- {problem.severity}: {_cell(str(problem))}"
+        f"- {problem.severity}: {cell(str(problem))}"
         for problem in plan.problems
         if problem.severity != "note"
     ]
     lines = [
         *front,
-        f"# {plan.base.ref} with {', '.join(delta.ref for delta in plan.deltas)}",
+        f"# {cell(plan.base.ref)} with {cell(', '.join(delta.ref for delta in plan.deltas))}",
         "",
         "Post-training of another base, added to this one without training:",
         "Θ' = Θ_base + Σ αᵢ·Δᵢ ([ParamΔ](https://arxiv.org/abs/2504.21023)).",
         "",
-        f"- base: {plan.base.ref}",
+        f"- base: {cell(plan.base.ref)}",
         f"- method: {plan.method}, rule {plan.rule}",
         f"- verdict: {plan.verdict}",
         "",
@@ -57,8 +61,3 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
-
-
-def _cell(text: str) -> str:
-    """Text from elsewhere, kept on one line and out of the table's syntax."""
-    return " ".join(text.replace("|", "\\|").split())

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from paramdelta.checkpoint import Checkpoint, Shard, TensorReader
+from paramdelta.checkpoint import Checkpoint, HeaderBudget, Shard, TensorReader
 from paramdelta.errors import CorruptError, InvalidError, ParamDeltaError, UnreachableError
-from paramdelta.folder import BOOKKEEPING, Found, open_regular
+from paramdelta.folder import BOOKKEEPING, Found, open_regular, without_clashes
 from paramdelta.limits import MAX_INDEX_BYTES
 from paramdelta.paths import path_problem
 from paramdelta.problem import Problem
@@ -140,7 +140,9 @@ def _sift(files: Mapping[str, int]) -> tuple[dict[str, Found], tuple[Problem, ..
             break
         else:
             found[path] = Found(path, size)
-    return found, tuple(left_out[top] for top in sorted(left_out))
+    kept, clashing = without_clashes(found.values())
+    rest = [*left_out.values(), *clashing]
+    return {file.path: file for file in kept}, tuple(sorted(rest, key=lambda item: item.subject))
 
 
 def _weights(
@@ -181,18 +183,19 @@ def _no_weights(repository: Repository, files: Mapping[str, Found]) -> InvalidEr
 def _shards(repository: Repository, files: list[Found], progress: Progress) -> tuple[Shard, ...]:
     """The headers, several at once. Progress counts the bytes that are asked for."""
     sizes = [min(file.size, FIRST_BYTES) for file in files]
+    budget = HeaderBudget(repository.ref)
     jobs = [
-        Job(size, _shard_job(repository, file, size))
+        Job(size, _shard_job(repository, file, size, budget))
         for file, size in zip(files, sizes, strict=True)
     ]
     return tuple(run_jobs(jobs, CONNECTIONS, progress, "read headers", sum(sizes)))
 
 
 def _shard_job(
-    repository: Repository, file: Found, size: int
+    repository: Repository, file: Found, size: int, budget: HeaderBudget
 ) -> Callable[[Callable[[int], None]], Shard]:
     def run(advance: Callable[[int], None]) -> Shard:
-        header = _header(repository, file)
+        header = budget.spend(_header(repository, file))
         advance(size)
         return Shard(file.path, file.size, header)
 

@@ -9,14 +9,13 @@ from typing import Any
 
 from paramdelta import __version__
 from paramdelta.errors import CorruptError, UnreachableError
-from paramdelta.limits import MAX_HEADER_BYTES
+from paramdelta.limits import MAX_HEADER_BYTES, MAX_HEADER_PARTS
 from paramdelta.safetensors_header import Header, parse_header
 from registry.hub_client import BrokenAnswer, ask
 
 FIRST_BYTES = 128 << 10  # asked for at once: nearly every header fits, and a second round trip is
 # dearer than the rest of it
 LENGTH_BYTES = 8
-MAX_PARTS = 64  # answers that a header may come in
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
@@ -28,7 +27,7 @@ def fetch_header(url: str, where: str, size: int, file: str) -> Header:
     """
     raw = _fetch(url, where, 0, min(FIRST_BYTES, size), size) if size else b""
     end = LENGTH_BYTES + int.from_bytes(raw[:LENGTH_BYTES], "little")
-    for _ in range(MAX_PARTS):
+    for _ in range(MAX_HEADER_PARTS):
         if not len(raw) < end <= min(size, LENGTH_BYTES + MAX_HEADER_BYTES):
             break
         raw += _fetch(url, where, len(raw), end - len(raw), size)

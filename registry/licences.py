@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 from paramdelta.checkpoint import Checkpoint
 from paramdelta.errors import InvalidError
+from paramdelta.limits import MAX_CARD_BYTES
 from paramdelta.problem import Problem
 
 CARD = "README.md"
-MAX_CARD_BYTES = 1 << 20
 _FRONT_LINES = 200  # lines of front matter that are looked at
 _FREE = re.compile(
     r"apache-2\.0|mit|bsd(-.*)?|cc0-1\.0|cc-by-(2|3|4)\.[05]|unlicense|isc|zlib|wtfpl|0bsd"

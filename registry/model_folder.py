@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from paramdelta import strict_json
 from paramdelta.checkpoint import Checkpoint
-from paramdelta.digest import Digest, content_digest, parse_digest
+from paramdelta.digest import Digest, content_digest
 from paramdelta.dtypes import Bits
-from paramdelta.errors import CorruptError, InvalidError, NotFoundError
-from paramdelta.limits import MAX_CARRIED_FILE_BYTES, MAX_MANIFEST_BYTES
+from paramdelta.errors import CorruptError
+from paramdelta.limits import MAX_CARRIED_FILE_BYTES
 from paramdelta.writer import FolderWriter
 from registry.apply import Add, Outcome, execute
 from registry.artifacts import Artifacts
 from registry.extract import hash_tensor
 from registry.jobs import Job, run_jobs
 from registry.layout import INDEX, index_json, lay_out
+from registry.model_record import RECORD
 from registry.plan import FORMAT, KIND, Plan
 from registry.progress import Progress
 
-RECORD = "paramdelta.json"
 CARD = "README.md"
 
 
@@ -93,23 +90,6 @@ def record_bytes(plan: Plan, outcome: Outcome) -> bytes:
     value["base"] = plan.base.to_json() | {"content_digest": outcome.base_digest}
     value["content_digest"] = outcome.content_digest
     return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
-
-
-def read_record(folder: Path) -> Mapping[str, Any]:
-    """The ``paramdelta.json`` of a resolved model. NotFoundError, InvalidError."""
-    path = folder / RECORD
-    if not path.is_file():
-        raise NotFoundError(f"no {RECORD}: not a model that was made by `apply`", where=folder)
-    if path.stat().st_size > MAX_MANIFEST_BYTES:
-        raise InvalidError("too large", where=path)
-    value = strict_json.loads(path.read_bytes(), path, MAX_MANIFEST_BYTES)
-    if not isinstance(value, dict) or value.get("kind") != KIND or value.get("format") != FORMAT:
-        raise InvalidError("not a record of a resolved model", where=path)
-    return value
-
-
-def recorded_digest(record: Mapping[str, Any], where: object) -> Digest:
-    return parse_digest(str(record.get("content_digest")), where)
 
 
 def hash_model(checkpoint: Checkpoint, threads: int, progress: Progress) -> Digest:

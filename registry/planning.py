@@ -68,7 +68,7 @@ def adder(device: str) -> Add:
         return delta.add
     from functools import partial
 
-    from paramdelta.torch_rule import add_on_device
+    from paramdelta.device.rule import add_on_device
 
     return partial(add_on_device, device=device)
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from paramdelta.errors import InvalidError, UsageError
 from paramdelta.problem import Problem
-from registry.model_folder import RECORD, read_record
+from registry.model_record import RECORD, ModelRecord, read_model_record
 from registry.yaml_text import read_yaml
 
 # key → the value's kind
@@ -87,8 +87,12 @@ def read_recipe(path: Path, import_mergekit: Import, base_of: Callable[[str], st
     → a registered base's name.
     """
     if path.name == RECORD:
-        return _of_record(read_record(path.parent), path, base_of)
-    document = read_yaml(path)
+        return recipe_of_record(read_model_record(path.parent), base_of)
+    return recipe_of_document(read_yaml(path), path, import_mergekit)
+
+
+def recipe_of_document(document: object, path: Path, import_mergekit: Import) -> Recipe:
+    """The recipe in a parsed YAML file. InvalidError with all problems."""
     if not isinstance(document, dict):
         raise InvalidError("a recipe is a mapping of keys", where=path)
     if "merge_method" in document:
@@ -109,7 +113,7 @@ def _of_document(document: Mapping[str, Any], path: Path) -> Recipe:
             continue
         if kind == "text" and isinstance(value, str):
             found[key] = value
-        elif kind == "flag" and value in _FLAGS:
+        elif kind == "flag" and isinstance(value, str) and value in _FLAGS:
             found[key] = _FLAGS[value]
         elif kind == "mapping" and _is_mapping(value):
             found[key] = value
@@ -167,31 +171,29 @@ def _deltas(rows: Sequence[Any], problems: list[Problem]) -> tuple[tuple[str, ..
     return tuple(deltas), alpha_for
 
 
-def _of_record(record: Mapping[str, Any], path: Path, base_of: Callable[[str], str]) -> Recipe:
+def recipe_of_record(record: ModelRecord, base_of: Callable[[str], str]) -> Recipe:
     """From a ``paramdelta.json``: deltas by their digests, the base by its content.
 
-    Alphas for single deltas name them as the record does.
+    Alphas for single deltas name them as the record does. InvalidError where they name others.
     """
-    try:
-        deltas = tuple(f"{part['digest']}:{float(part['alpha'])!r}" for part in record["deltas"])
-        digests = {part["ref"]: part["digest"] for part in record["deltas"]}
-        alpha_for = {}
-        for pattern, alpha in record["alpha_for"]:
-            ref, colon, glob = pattern.rpartition(":")
-            alpha_for[f"{digests[ref]}:{glob}" if colon else glob] = repr(float(alpha))
-        return Recipe(
-            deltas=deltas,
-            base=base_of(record["base"]["content_digest"]),
-            method=record["method"],
-            options=record["options"],
-            alpha_for=alpha_for,
-            dtype=record["dtype"],
-            align=record["align"],
-            keep_base_behaviour=bool(record["keep_base_behaviour"]),
-            max_shard_size=str(size) if (size := record.get("max_shard_size")) else None,
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InvalidError(f"malformed record of a model: {error!r:.100}", where=path) from None
+    digests = {delta.ref: delta.digest for delta in record.deltas}
+    alpha_for = {}
+    for pattern, alpha in record.alpha_for:
+        ref, colon, glob = pattern.rpartition(":")
+        if colon and ref not in digests:
+            raise InvalidError("malformed record of a model: alphas of no delta", subject=ref[:200])
+        alpha_for[f"{digests[ref]}:{glob}" if colon else glob] = repr(alpha)
+    return Recipe(
+        deltas=tuple(f"{delta.digest}:{delta.alpha!r}" for delta in record.deltas),
+        base=base_of(record.base_digest),
+        method=record.method,
+        options=record.options,
+        alpha_for=alpha_for,
+        dtype=record.dtype,
+        align=record.align,
+        keep_base_behaviour=record.keep_base_behaviour,
+        max_shard_size=str(record.max_shard_size) if record.max_shard_size else None,
+    )
 
 
 def require(recipe: Recipe) -> tuple[str, Path]:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from paramdelta.checkpoint import Checkpoint
-from paramdelta.digest import parse_digest
 from paramdelta.dtypes import Bits
-from paramdelta.errors import IncompatibleError, InvalidError, NotFoundError, ParamDeltaError
+from paramdelta.errors import (
+    IncompatibleError,
+    InvalidError,
+    NotFoundError,
+    ParamDeltaError,
+    UsageError,
+)
 from paramdelta.manifest import Manifest
 from paramdelta.problem import Problem, Severity
 from registry import planning, resolver
 from registry.apply import execute
 from registry.artifacts import Artifacts
 from registry.catalog import Catalog
-from registry.model_folder import hash_model, read_record, recorded_digest
+from registry.model_folder import hash_model
+from registry.model_record import ModelRecord, read_model_record
 from registry.plan import Plan
 from registry.progress import Progress
 from registry.results import VerifyResult
@@ -40,8 +44,8 @@ def verify_model(registry: Workplace, folder: Path, base: str | None) -> VerifyR
 
     Where base or deltas cannot be reached only the first is done, and a warning says so.
     """
-    record = read_record(folder)
-    promised = recorded_digest(record, folder)
+    record = read_model_record(folder)
+    promised = record.content_digest
     checkpoint = Checkpoint.open(folder)
     found = hash_model(checkpoint, registry.threads, registry.progress)
     problems = []
@@ -69,13 +73,14 @@ def verify_model(registry: Workplace, folder: Path, base: str | None) -> VerifyR
 
 
 def _again(
-    registry: Workplace, record: Mapping[str, Any], folder: Path, base: str | None, found: str
+    registry: Workplace, record: ModelRecord, folder: Path, base: str | None, found: str
 ) -> list[Problem]:
     """Carries the recipe out without writing; the digests must agree."""
+    located = locate(base, registry.catalog) if base else _base_of(registry, record)
     try:
-        plan = _plan_of(registry, record, folder, base)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InvalidError(f"malformed recipe: {error}", where=folder) from error
+        plan = _plan_of(registry, record, located)
+    except UsageError as error:  # the words are the record's, not the user's
+        raise InvalidError(f"malformed recipe: {error.reason}", where=folder) from error
     outcome = execute(
         plan,
         open_again(plan.base.location, plan.base.remote, registry.progress),
@@ -87,7 +92,7 @@ def _again(
         add=planning.adder(plan.device),
     )
     problems = []
-    if outcome.base_digest != record["base"]["content_digest"]:
+    if outcome.base_digest != record.base_digest:
         problems.append(Problem(plan.base.ref, "not the base that the model was made from"))
     elif outcome.content_digest != found:
         problems.append(
@@ -100,37 +105,33 @@ def _nowhere(tensor: str, offset: int, data: Bits) -> None:
     return None
 
 
-def _plan_of(
-    registry: Workplace, record: Mapping[str, Any], folder: Path, base: str | None
-) -> Plan:
+def _plan_of(registry: Workplace, record: ModelRecord, located: Located) -> Plan:
     candidates = []
-    for part in record["deltas"]:
-        digest = parse_digest(part["digest"], folder)
-        data = registry.artifacts.read_manifest(digest)
-        manifest = Manifest.from_bytes(data, digest)
-        candidates.append(Contribution(str(part["ref"]), manifest, float(part["alpha"])))
+    for part in record.deltas:
+        data = registry.artifacts.read_manifest(part.digest)
+        candidates.append(
+            Contribution(part.ref, Manifest.from_bytes(data, part.digest), part.alpha)
+        )
     options = resolver.Options(
-        method=record["method"],
-        options=record["options"],
-        alpha_for=[(str(pattern), float(alpha)) for pattern, alpha in record["alpha_for"]],
-        dtype=record["dtype"],
+        method=record.method,
+        options=record.options,
+        alpha_for=record.alpha_for,
+        dtype=record.dtype,
         device="cpu",
-        keep_base_behaviour=bool(record["keep_base_behaviour"]),
-        align=resolver.parse_align(str(record["align"])),
+        keep_base_behaviour=record.keep_base_behaviour,
+        align=resolver.parse_align(record.align),
     )
-    located = locate(base, registry.catalog) if base else _base_of(registry, record, folder)
     return planning.make_plan(registry.catalog, registry.artifacts, located, candidates, options)
 
 
-def _base_of(registry: Workplace, record: Mapping[str, Any], folder: Path) -> Located:
-    digest = parse_digest(record["base"]["content_digest"], folder)
-    for base in registry.catalog.find_base_by_content(digest):
+def _base_of(registry: Workplace, record: ModelRecord) -> Located:
+    for base in registry.catalog.find_base_by_content(record.base_digest):
         try:
             return locate_base(base)
         except ParamDeltaError:
             continue
     raise NotFoundError(
         "the base of this model is not registered here, or its folder is gone",
-        subject=digest,
+        subject=record.base_digest,
         remedy="give it with --base",
     )

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 
 from paramdelta.digest import Digest, parse_digest
 from paramdelta.errors import InvalidError, UsageError
+from paramdelta.limits import MAX_RELEASE_NAME
 
-MAX_NAME = 200  # characters
 LATEST = "latest"
 
 _PART = r"[a-z0-9][a-z0-9._-]*"
 _NAME = re.compile(rf"{_PART}(/{_PART})*")
 _ALIAS = re.compile(r"[a-z][a-z0-9._-]{0,63}")
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _REMEDY_NAME = (
     "use lower-case letters, digits, '.', '_' and '-', with '/' between namespace and name"
 )
@@ -41,20 +42,20 @@ class DeltaRef:
 
 
 def is_name(text: str) -> bool:
-    return bool(_NAME.fullmatch(text)) and len(text) <= MAX_NAME and ".." not in text
+    return bool(_NAME.fullmatch(text)) and len(text) <= MAX_RELEASE_NAME and ".." not in text
 
 
 def parse_name(text: str) -> str:
     """A delta's or base's name, or UsageError."""
     if not is_name(text):
-        raise UsageError(f"malformed name {text[:MAX_NAME]!r}", remedy=_REMEDY_NAME)
+        raise UsageError(f"malformed name {text[:MAX_RELEASE_NAME]!r}", remedy=_REMEDY_NAME)
     return text
 
 
 def parse_alias(text: str) -> str:
     if not _ALIAS.fullmatch(text) or text == LATEST:
         raise UsageError(
-            f"malformed alias {text[:MAX_NAME]!r}",
+            f"malformed alias {text[:MAX_RELEASE_NAME]!r}",
             remedy="an alias is a lower-case word such as 'stable'; 'latest' moves by itself",
         )
     return text
@@ -73,7 +74,7 @@ def parse_alpha(text: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text) or not math.isfinite(value):
+    if not _NUMBER.fullmatch(text) or not math.isfinite(value):
         raise UsageError(f"malformed alpha {text[:40]!r}", remedy="give a number such as 0.8")
     try:
         rounded: float = struct.unpack("<f", struct.pack("<f", value))[0]
@@ -103,5 +104,7 @@ def parse_delta(text: str) -> DeltaRef:
 
 def _alpha_or_one(text: str, alpha: str, given: bool) -> float:
     if given and not alpha:
-        raise UsageError(f"empty alpha in {text[:MAX_NAME]!r}", remedy="leave out the ':' for 1")
+        raise UsageError(
+            f"empty alpha in {text[:MAX_RELEASE_NAME]!r}", remedy="leave out the ':' for 1"
+        )
     return parse_alpha(alpha) if given else 1.0

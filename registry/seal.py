@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from paramdelta import strict_json
-from paramdelta.digest import Digest, canonical_json, parse_digest
+from paramdelta.digest import Digest, canonical_json, parse_digest, reproduces
 from paramdelta.errors import InvalidError
 from paramdelta.limits import MAX_RELEASE_BYTES
 
@@ -71,7 +71,7 @@ class ReleaseRecord:
             license=_license(value["license"], where),
             tags=_tags(value["tags"], where),
         )
-        if found.to_bytes() != data:
+        if not reproduces(found.to_bytes, data):
             raise InvalidError("the release record's bytes are not canonical", where=where)
         return found
 

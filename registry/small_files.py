@@ -11,6 +11,7 @@ from paramdelta.limits import MAX_CARRIED_FILE_BYTES, MAX_CONFIG_BYTES, MAX_TOKE
 from paramdelta.manifest import Manifest
 from paramdelta.problem import Problem, Severity
 from registry.artifacts import Artifacts
+from registry.foreign_code import is_program, may_name_code, without_code
 from registry.plan import Change, OutputFile
 
 TEMPLATE = "chat_template.jinja"
@@ -19,8 +20,7 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 TOKENIZER = "tokenizer.json"
 CONFIG = "config.json"
 MADE_HERE = ("README.md", "paramdelta.json", INDEX)
-_CODE = (".py", ".pyc", ".so", ".sh")
-_CODE_KEYS = ("auto_map", "custom_pipelines")
+_MADE_HERE = frozenset(name.lower() for name in MADE_HERE)
 
 Json = dict[str, Any]
 
@@ -72,24 +72,25 @@ class SmallFiles:
             self.changes.append(Change(subject, text_of(before), text_of(after)))
 
     def _take(self, path: str) -> None:
-        if path in MADE_HERE:
-            return
-        if path.endswith((*PICKLES, *FOREIGN, SUFFIX, ".index.json")):
+        low = path.lower()
+        if low in _MADE_HERE:
+            if path not in MADE_HERE:
+                self.say(path, "takes the name of a file that is made here; not carried")
+        elif low.endswith((*PICKLES, *FOREIGN, SUFFIX, ".index.json")):
             self.say(path, "other weights of the base; not carried")
-        elif path.endswith(_CODE):
+        elif is_program(path):
             self.say(path, "code of the base; not carried", "warning")
         else:
             self._files[path] = OutputFile(path, None, "base")
-            if path in (CONFIG, TOKENIZER_CONFIG):
+            if may_name_code(path):
                 self._without_code(path)
 
     def _without_code(self, path: str) -> None:
         """Drops references to custom code."""
-        value = self.json(path) or {}
-        keys = [key for key in _CODE_KEYS if key in value]
-        if keys:
-            self.put_json(path, {key: item for key, item in value.items() if key not in keys})
-            names = ", ".join(keys)
+        value, gone = without_code(self.json(path) or {})
+        if gone:
+            self.put_json(path, value)
+            names = ", ".join(sorted(gone))
             self.say(path, f"{names} names code, which is never run and not carried", "warning")
 
 

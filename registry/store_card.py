@@ -6,11 +6,11 @@ update reads the new records only. Nothing is ever decided by what stands on the
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Iterable
 
 from registry.artifacts import Artifacts
+from registry.markdown import cell
 from registry.records import Base
 from registry.seal import ReleaseRecord
 from registry.sources import HUB_SCHEME
@@ -58,9 +58,9 @@ def _row(record: ReleaseRecord) -> str:
     cells = (
         f"`{record.name}@{record.version}`",
         f"`{record.manifest}`",
-        _cell(record.license or "not stated"),
+        cell(record.license or "not stated"),
         f"{record.time:%Y-%m-%d}",
-        _cell(record.description),
+        cell(record.description),
     )
     return f"| {' | '.join(cells)} |"
 
@@ -94,9 +94,3 @@ def _card(url: str, bases: list[str], rows: list[str], count: int) -> str:
     if count > len(rows):
         lines += [f"And {count - len(rows)} more.", ""]
     return "\n".join(lines)
-
-
-def _cell(text: str) -> str:
-    """Text from elsewhere, as text: on one line, out of the table's and the page's syntax."""
-    plain = html.escape(" ".join(text.split()), quote=False)
-    return re.sub(r"([\\`*_\[\]|])", r"\\\1", plain)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from paramdelta import tokenizer
+from paramdelta.limits import MAX_TOKEN_ID
 from paramdelta.manifest import Manifest
 from paramdelta.vocabulary import TokenMap, align_tokens, token_ids
 from registry.small_files import TOKENIZER, TOKENIZER_CONFIG, Json, PostFiles, SmallFiles
@@ -171,7 +172,7 @@ class _Merge:
 
 def _id_of(row: Any) -> int:
     index = row.get("id") if isinstance(row, dict) else None
-    return index if type(index) is int else tokenizer.MAX_TOKEN_ID
+    return index if type(index) is int else MAX_TOKEN_ID
 
 
 def _some(texts: list[str]) -> str:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from paramdelta.errors import InvalidError, NotFoundError, UsageError
+from paramdelta.errors import InvalidError, UsageError
+from paramdelta.folder import read_bounded
 from paramdelta.limits import MAX_RECIPE_BYTES, MAX_RECIPE_DEPTH
 
 _NULL = "tag:yaml.org,2002:null"
@@ -20,14 +21,9 @@ def read_yaml(path: Path) -> Any:
     """NotFoundError, UsageError for a folder, InvalidError naming line and reason."""
     if path.is_dir():
         raise UsageError("a folder, not a recipe", where=path)
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_RECIPE_BYTES + 1)
-    except FileNotFoundError:
-        raise NotFoundError("no such file", where=path) from None
-    if len(data) > MAX_RECIPE_BYTES:
-        raise InvalidError(f"longer than {MAX_RECIPE_BYTES} bytes", where=path)
-    return parse_yaml(data, path)
+    # where the user's own link leads: only what strangers put into a folder must stay in it
+    real = path.resolve()
+    return parse_yaml(read_bounded(real.parent, real.name, MAX_RECIPE_BYTES), path)
 
 
 def parse_yaml(data: bytes, where: object) -> Any:

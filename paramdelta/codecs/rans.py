@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,7 @@ FEW_BYTES = 1 << 16
 LOW = 1 << 31
 TOP = LOW << 32
 _HEAD = struct.Struct("<4I")
+CLASSES_AT = _HEAD.size  # bytes before the classes of a payload
 _KEYS = {"bits", "frame_elements", "lanes", "prologue_bytes", "unit"}
 _ONE_CLASS = np.zeros(1, dtype=np.uint8)
 
@@ -164,6 +166,27 @@ def fitted(
     return encoder, least + named + 8 * frames * (_HEAD.size + 8 * lanes)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """A payload taken apart. words, escapes, plain: how many it has; the places are in bytes.
+
+    classes: (units,) uint8, each below the model's. states: (lanes,) uint64, a copy.
+    """
+
+    elements: int
+    words: int
+    escapes: int
+    plain: int
+    states_at: int
+    words_at: int
+    classes: Bits
+    states: Bits
+
+    @property
+    def plain_at(self) -> int:
+        return self.words_at + 4 * self.words
+
+
 class RansDecoder(FrameDecoder):
     def __init__(self, params: Mapping[str, Any], prologue: bytes, tensor: TensorSpec) -> None:
         super().__init__(tensor.dtype, frame_elements_of(params))
@@ -179,26 +202,63 @@ class RansDecoder(FrameDecoder):
         self._words = np.empty(0, dtype=np.uint32)
         self._rare = np.empty(0, dtype=np.uint16)
 
-    def frame(self, payload: bytes, out: Bits) -> None:
+    @property
+    def bits(self) -> int:
+        """A table has 2**bits slots."""
+        return self._bits
+
+    @property
+    def unit(self) -> int:
+        """Elements that one table decodes in a row."""
+        return self._unit
+
+    @property
+    def lanes(self) -> int:
+        return self._lanes
+
+    @property
+    def classes(self) -> int:
+        return self._model.classes
+
+    @property
+    def class_bits(self) -> int:
+        return self._class_bits
+
+    @property
+    def tables(self) -> Bits:
+        """(K, 4·2**bits) uint16: see rans_model.decoding. The last one is the escapes', if any."""
+        return self._tables
+
+    def opened(self, payload: bytes, elements: int) -> Frame:
+        """What a frame of *elements* says of itself. CorruptError unless it can be decoded safely.
+
+        Whether its words give what was meant shows only at the end: see ``frame``.
+        """
         if len(payload) < _HEAD.size or len(payload) % 4:
             raise CorruptError("a frame is shorter than its head, or its length is odd")
         promised, count, escapes, plain = _HEAD.unpack_from(payload)
-        if escapes > out.size or plain > escapes or count > out.size + escapes:
+        if escapes > elements or plain > escapes or count > elements + escapes:
             raise CorruptError("a frame promises more than it can hold")
         if escapes and not self._model.escapes:
             raise CorruptError("escapes without a table")
-        units = -(-out.size // self._unit)
+        units = -(-elements // self._unit)
         head = _HEAD.size + 4 * -(-units * self._class_bits // 32)
         body = head + 8 * self._lanes
         if body + 4 * count + 4 * -(-plain // 2) != len(payload):
             raise CorruptError("a frame's parts do not add up to its length")
-        loops, all_words = coder(out.size), np.frombuffer(payload, dtype="<u4")
-        if loops.checksum(all_words[1:]) != promised:
+        if coder(elements).checksum(np.frombuffer(payload, dtype="<u4", offset=4)) != promised:
             raise CorruptError("a frame's checksum does not match")
         classes = self._classes(payload[_HEAD.size : head], units)
         states = np.frombuffer(payload, "<u8", self._lanes, head).astype(np.uint64)
         if int(states.min()) < LOW or int(states.max()) >= TOP:
             raise CorruptError("a state outside its range")
+        return Frame(elements, count, escapes, plain, head, body, classes, states)
+
+    def frame(self, payload: bytes, out: Bits) -> None:
+        opened = self.opened(payload, out.size)
+        count, escapes, plain = opened.words, opened.escapes, opened.plain
+        loops, all_words = coder(out.size), np.frombuffer(payload, dtype="<u4")
+        body, states = opened.words_at, opened.states
         self._make_room(count, escapes, out.size)
         words = self._words[: count + PAD]
         words[:count] = all_words[body // 4 : body // 4 + count]
@@ -206,9 +266,9 @@ class RansDecoder(FrameDecoder):
         used, rare = 0, self._rare[: escapes + RARE_PAD]
         if escapes:
             last = np.zeros(plain + RARE_PAD, dtype=np.uint16)
-            last[:plain] = np.frombuffer(payload, "<u2", plain, body + 4 * count)
+            last[:plain] = np.frombuffer(payload, "<u2", plain, opened.plain_at)
             used = self._run(loops, words, states, -1, _ONE_CLASS, escapes, last, rare[:escapes])
-        used += self._run(loops, words[used:], states, 0, classes, self._unit, rare, out)
+        used += self._run(loops, words[used:], states, 0, opened.classes, self._unit, rare, out)
         if used != count or (states != LOW).any():
             raise CorruptError("a damaged frame: its states do not end where they began")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paramdelta.errors import NotFoundError, UsageError
+from paramdelta.limits import MAX_CONTRIBUTIONS
 from paramdelta.problem import Problem
 from registry.facade.core import Core, ref_of
 from registry.records import Release
@@ -62,6 +63,8 @@ class Applying(Core):
         refs = [parse_delta(text) for text in deltas]
         if not refs:
             raise UsageError("no delta given")
+        if len(refs) > MAX_CONTRIBUTIONS:
+            raise UsageError(f"{len(refs)} deltas at once; {MAX_CONTRIBUTIONS} allowed")
         candidates, releases = [], []
         for ref in refs:
             release = self._find(ref)
@@ -132,6 +135,7 @@ class Applying(Core):
     ) -> RestoredView:
         """The post checkpoint of a release, bit for bit, from its own base."""
         from registry import planning
+        from registry.foreign_code import notes_on_code
         from registry.restore import needs_base, restore_checkpoint
 
         started = time.monotonic()
@@ -153,9 +157,10 @@ class Applying(Core):
             threads=self.settings.threads,
             progress=self.progress,
         )
+        problems = tuple(notes_on_code(found.files))
         seconds = time.monotonic() - started
         signed = self._signed([release])
-        return RestoredView(ref_of(release), str(out), found.files, seconds, signed)
+        return RestoredView(ref_of(release), str(out), found.files, problems, seconds, signed)
 
     def export_lora(self, delta: str, out: Path, rank: int, *, force: bool = False) -> ExportedLora:
         """A delta as a PEFT adapter of *rank*, by truncated SVD, with its measured error."""

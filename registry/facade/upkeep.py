@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paramdelta.digest import parse_digest
 from paramdelta.errors import InvalidError, UsageError
 from paramdelta.problem import Problem
 from registry.facade.core import Core
@@ -75,15 +74,14 @@ class Upkeep(Core):
 
     def _unvouched(self, folder: Path) -> Iterator[Problem]:
         """The deltas in a resolved model that nobody trusted signed."""
-        from registry.model_folder import read_record
+        from registry.model_record import read_model_record
 
-        for part in read_record(folder)["deltas"]:
-            digest = parse_digest(part["digest"], folder)
+        for part in read_model_record(folder).deltas:
             try:
-                if self._vouched(digest) is None:
-                    yield Problem(part["ref"], "no release here is of it: who signed it is unknown")
+                if self._vouched(part.digest) is None:
+                    yield Problem(part.ref, "no release here is of it: who signed it is unknown")
             except InvalidError as error:
-                yield Problem(part["ref"], error.message)
+                yield Problem(part.ref, error.message)
 
     def doctor(self) -> list[DoctorLine]:
         from registry.doctor import examine

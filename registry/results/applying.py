@@ -77,6 +77,7 @@ class RestoredView:
     ref: str
     out: str
     files: Mapping[str, Digest]
+    problems: tuple[Problem, ...]
     seconds: float
     signed: Mapping[str, tuple[Voucher, ...]] | None = None  # None: no keyring was asked
 
@@ -85,6 +86,7 @@ class RestoredView:
             "ref": self.ref,
             "out": self.out,
             "files": dict(self.files),
+            "problems": [problem.to_json() for problem in self.problems],
             "seconds": self.seconds,
         } | signed_json(self.signed)
 

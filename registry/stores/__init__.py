@@ -19,7 +19,7 @@ __all__ = ["SCHEMES", "Stat", "Store", "open_store"]
 def _local(address: str, must_exist: bool = False) -> Store:
     parts = urlsplit(address)
     if parts.netloc not in ("", "localhost"):
-        raise UsageError(f"a file store on another host: {parts.netloc!r}")
+        raise UsageError(f"a file store on another host: {parts.hostname!r}")
     return LocalStore(Path(unquote(parts.path)), must_exist)
 
 

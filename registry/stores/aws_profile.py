@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from paramdelta.errors import InvalidError, UsageError
+from paramdelta.limits import MAX_PROFILE_BYTES
 
-MAX_FILE_BYTES = 1 << 20
 _SETTINGS = {"region": "region", "endpoint_url": "endpoint"}
 _FETCHED = ("sso_session", "sso_start_url", "role_arn", "credential_process")
 
@@ -76,7 +76,7 @@ def _read(path: Path, section: str) -> dict[str, str] | None:
     parser = configparser.RawConfigParser()
     try:
         with path.expanduser().open(encoding="utf-8") as file:
-            parser.read_string(file.read(MAX_FILE_BYTES))
+            parser.read_string(file.read(MAX_PROFILE_BYTES))
     except FileNotFoundError:
         return None
     except (configparser.Error, UnicodeDecodeError, OSError) as error:

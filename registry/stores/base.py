@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import BinaryIO, Protocol, runtime_checkable
 
 from paramdelta.errors import UsageError
+from paramdelta.limits import MAX_STORE_KEY
 
-MAX_KEY = 512
 _KEY = re.compile(r"[a-z0-9@][a-z0-9._@-]*(/[a-z0-9@][a-z0-9._@-]*)*")
 
 
@@ -102,7 +102,7 @@ class HasCard(Protocol):
 
 
 def is_key(key: str) -> bool:
-    return bool(_KEY.fullmatch(key)) and len(key) <= MAX_KEY
+    return bool(_KEY.fullmatch(key)) and len(key) <= MAX_STORE_KEY
 
 
 def check_key(key: str) -> str:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import parse_qsl, urlsplit
@@ -24,7 +25,7 @@ from paramdelta.errors import (
     UnreachableError,
     UsageError,
 )
-from paramdelta.limits import MIB
+from paramdelta.limits import MAX_LISTED_KEYS, MAX_STORE_CARD_BYTES, MIB
 from registry.stores.base import Stat, check_key, is_key
 from registry.stores.remote import (
     ATTEMPTS,
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 
 BRANCH = "main"
 CARD = "README.md"
-MAX_CARD_BYTES = 4 * MIB
 MAX_COMMIT_FILES = 1000  # waiting for one commit; the hub takes 25,000
 MAX_COMMIT_BYTES = 32 * MIB  # of waiting files that travel inside the commit; the hub takes 1 GB
 PATHS = 500  # asked about in one request
@@ -112,7 +112,8 @@ class HubStore:
                 tree = self.api.list_repo_tree(
                     self.repo, folder or None, recursive=True, revision=BRANCH
                 )
-                found = [_stat(file) for file in tree if hasattr(file, "blob_id")]
+                files = (file for file in tree if hasattr(file, "blob_id"))
+                found = [_stat(file) for file in islice(files, MAX_LISTED_KEYS + 1)]
             return [stat for stat in found if stat.key.startswith(prefix) and is_key(stat.key)]
 
         with suppress(NotFoundError):  # no such folder, or no repository yet
@@ -121,7 +122,7 @@ class HubStore:
     def read_card(self) -> str:
         try:
             with self._open(CARD) as file:
-                data = self._bounded(file, CARD, MAX_CARD_BYTES)
+                data = self._bounded(file, CARD, MAX_STORE_CARD_BYTES)
         except NotFoundError:
             return ""
         return data.decode("utf-8", errors="replace")

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 import secrets
+import stat
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -40,6 +41,8 @@ class LocalStore:
             raise NotFoundError("no store there", where=self.root)
         with _errors(self.root):
             _make_folders(self.root / TEMPORARY)
+        if (self.root / TEMPORARY).is_symlink():
+            raise InvalidError("a link where a folder of the store should be", where=self.root)
 
     @property
     def url(self) -> str:
@@ -65,6 +68,9 @@ class LocalStore:
             if error.errno == errno.ELOOP:
                 raise InvalidError("a link where an object should be", where=path) from error
             raise UnreachableError(f"cannot be read: {error.strerror}", where=path) from error
+        if not stat.S_ISREG(os.fstat(fd).st_mode):  # O_NONBLOCK: a pipe was opened without waiting
+            os.close(fd)
+            raise InvalidError("no regular file where an object should be", where=path)
         return os.fdopen(fd, "rb", buffering=0)
 
     def read(self, key: str, max_bytes: int) -> bytes:
@@ -121,14 +127,25 @@ class LocalStore:
         return count
 
     def _path(self, key: str) -> Path:
-        return self.root / check_key(key)
+        """InvalidError where a folder on the way is a link: it could lead anywhere."""
+        path = self.root / check_key(key)
+        folder = str(self.root)
+        for part in key.split("/")[:-1]:
+            folder = f"{folder}/{part}"
+            try:
+                mode = os.lstat(folder).st_mode
+            except OSError:
+                break  # what is not there is told by whoever opens it
+            if stat.S_ISLNK(mode):
+                raise InvalidError("a link where a folder of the store should be", where=folder)
+        return path
 
 
 class _StagedFile:
     """A temporary file in the store's own file system."""
 
     def __init__(self, store: LocalStore) -> None:
-        self._root = store.root
+        self._store = store
         self._path = store.root / TEMPORARY / secrets.token_hex(16)
         with _errors(self._path):
             self._fd = os.open(
@@ -143,7 +160,7 @@ class _StagedFile:
 
     def commit(self, key: str, replace: bool = False) -> bool:
         """A failed fsync is a failed write: the object does not get its name."""
-        target = self._root / check_key(key)
+        target = self._store._path(key)
         with _errors(target):
             os.fsync(self._fd)
             _make_folders(target.parent)

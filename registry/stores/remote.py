@@ -7,7 +7,6 @@ times with growing, jittered pauses, and then told as what it is: UnreachableErr
 from __future__ import annotations
 
 import io
-import os
 import random
 import tempfile
 import time
@@ -17,17 +16,13 @@ from typing import Any, BinaryIO, Protocol, TypeVar, cast
 
 from paramdelta.errors import CorruptError, StorageError, UnreachableError
 from paramdelta.limits import MIB
+from registry.redaction import redacted
 
 ATTEMPTS = 6
 FIRST_PAUSE = 0.1  # seconds; doubled each time
 LONGEST_PAUSE = 5.0
 SPOOL_BYTES = 8 * MIB  # of an upload kept in memory; the rest goes to the temporary folder
 
-# values of these never appear in a message
-_SECRETS = (
-    "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID", "AZURE_STORAGE_ACCOUNT_KEY",
-    "AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_CLIENT_SECRET", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN",
-)  # fmt: skip
 _SHOWN = 300  # characters of another library's message
 
 Result = TypeVar("Result")
@@ -55,11 +50,7 @@ def attempts(work: Callable[[], Result], count: int | None = None) -> Result:
 
 def masked(text: str, *secrets: str) -> str:
     """*text* on one line, shortened, without this process's credentials."""
-    known = [*secrets, *(os.environ.get(name, "") for name in _SECRETS)]
-    for secret in known:
-        if len(secret) >= 4:
-            text = text.replace(secret, "***")
-    text = " ".join(text.split())
+    text = " ".join(redacted(text, *secrets).split())
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 

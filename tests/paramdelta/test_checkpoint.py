@@ -446,12 +446,21 @@ def test_limits_of_tensors_and_shards(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(checkpoint_module, "MAX_TENSORS", 4)
     Checkpoint.open(path)
     monkeypatch.setattr(checkpoint_module, "MAX_TENSORS", 3)
-    assert "4 tensors; 3 allowed" in refused(path).reason
+    assert "more than 3 tensors" in refused(path).reason
     monkeypatch.setattr(weight_files, "MAX_TENSORS", 3)
     assert "4 tensors in 4 shards; 3 in 4 allowed" in refused(path).reason
     monkeypatch.setattr(weight_files, "MAX_TENSORS", 4)
     monkeypatch.setattr(weight_files, "MAX_SHARDS", 3)
     assert "4 in 3 allowed" in refused(path).reason
+
+
+def test_limit_of_all_headers_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_checkpoint(tmp_path / "m", SMALL, 4)
+    held = sum(len(shard.header.raw) for shard in Checkpoint.open(path).shards)
+    monkeypatch.setattr(checkpoint_module, "MAX_ALL_HEADERS_BYTES", held)
+    Checkpoint.open(path)
+    monkeypatch.setattr(checkpoint_module, "MAX_ALL_HEADERS_BYTES", held - 1)
+    assert "bytes of headers" in refused(path).reason
 
 
 # --- files that change under a reader -------------------------------------------------------

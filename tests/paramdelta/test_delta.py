@@ -14,7 +14,7 @@ from support.checkpoints import FLOATS, SPECIAL_BITS, bit_arrays, bits_of, carri
 
 from paramdelta import delta
 from paramdelta.delta import CANONICAL_NAN, Term
-from paramdelta.torch_rule import add_on_device
+from paramdelta.device.rule import add_on_device
 
 TORCH = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 

@@ -77,6 +77,15 @@ def test_hidden_folders_are_left_out_and_told(root: Path) -> None:
     assert severities == [(".cache", "note"), (".git", "note"), (".idea", "warning")]
 
 
+def test_names_that_differ_by_case_alone_do_not_both_travel(root: Path) -> None:
+    (root / "Notes.txt").write_text("1")
+    (root / "notes.txt").write_text("2")
+    found, left_out = scan(root)
+    names = {file.path for file in found}
+    assert "Notes.txt" in names and "notes.txt" not in names
+    assert [(p.subject, p.severity) for p in left_out] == [("notes.txt", "warning")]
+
+
 @pytest.mark.parametrize("name", ["a:b", "con.json", "a\nb", "e\u0301", "x "])
 def test_unportable_name_is_left_out_and_told(root: Path, name: str) -> None:
     (root / name).write_bytes(b"")

@@ -14,8 +14,8 @@ from support.checkpoints import FLOATS, SPECIAL_BITS, bit_arrays, bits_of, value
 
 from paramdelta import delta, kernels, lowrank, lowrank_kernels
 from paramdelta.delta import Term
+from paramdelta.device.lowrank import DeviceLowRank
 from paramdelta.lowrank import LowRank
-from paramdelta.lowrank_torch import DeviceLowRank
 
 NAN = 0x7FC00000
 scales = st.sampled_from([1.0, 2.0, -1.0, 0.0, 16 / math.sqrt(7), 1e-30, 1e30, -1e300, 1 / 3])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from paramdelta.errors import InvalidError
 from paramdelta.limits import MAX_NAME_BYTES, MAX_PATH_BYTES, MAX_PATH_PART_BYTES
-from paramdelta.paths import check_relative_path, path_problem, tensor_name_problem
+from paramdelta.paths import PathNames, check_relative_path, path_problem, tensor_name_problem
 
 GOOD_PATHS = [
     "config.json",
@@ -159,3 +159,19 @@ def test_tensor_name_length_limit() -> None:
     assert tensor_name_problem("a" * (MAX_NAME_BYTES + 1)) is not None
     assert tensor_name_problem("é" * (MAX_NAME_BYTES // 2)) is None
     assert tensor_name_problem("é" * (MAX_NAME_BYTES // 2) + "a") is not None
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("a", "a"), ("a", "A"), ("dir/é.txt", "DIR/É.txt"), ("a", "a/b"), ("a/b", "a"), ("A/b", "a"),
+     ("straße", "STRASSE"), ("x/y/z", "X/Y")],
+)  # fmt: skip
+def test_paths_that_cannot_lie_side_by_side_everywhere(first: str, second: str) -> None:
+    names = PathNames()
+    assert names.add(first) is None
+    assert names.add(second) == first
+
+
+def test_paths_that_can() -> None:
+    names = PathNames()
+    assert [names.add(path) for path in ("a/b", "a/c", "ab", "b/a", "A/d")] == [None] * 5

@@ -174,3 +174,18 @@ def test_the_collector_is_left_as_it_was() -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("letter", "width"), [("a", 1), ("é", 2), ("\u4e2d", 2), ("\U0001f600", 4)]
+)
+def test_limit_on_the_memory_of_a_text(
+    monkeypatch: pytest.MonkeyPatch, letter: str, width: int
+) -> None:
+    """One wide character makes all of them wide."""
+    data = json.dumps("x" * 1000 + letter, ensure_ascii=False).encode()
+    monkeypatch.setattr(strict_json, "MAX_JSON_TEXT_BYTES", len(data) * width)
+    assert strict_json.loads(data, "x", 1 << 20).endswith(letter)
+    monkeypatch.setattr(strict_json, "MAX_JSON_TEXT_BYTES", len(data) * width - 1)
+    with pytest.raises(InvalidError, match="bytes of memory"):
+        strict_json.loads(data, "x", 1 << 20)

@@ -244,11 +244,14 @@ def test_file_in_the_place_of_a_parent_is_a_conflict(tmp_path: Path) -> None:
 def test_paths_that_collide_are_a_conflict(tmp_path: Path) -> None:
     with FolderWriter(tmp_path / "out") as folder:
         folder.write("a", b"1")
-        with pytest.raises(ConflictError, match="written twice"):
+        with pytest.raises(ConflictError, match="takes the place of a"):
             folder.write("a", b"2")
         for inner in ("a/b", "a/b/c"):
-            with pytest.raises(ConflictError, match="a file stands"):
+            with pytest.raises(ConflictError, match="takes the place of a"):
                 folder.write(inner, b"3")
+        for other in ("A", "A/x"):
+            with pytest.raises(ConflictError, match="takes the place of a"):
+                folder.write(other, b"4")
 
 
 @pytest.mark.parametrize("path", ["../x", "/x", "a/../../x", "CON", "a\\b", ".", "", "x:y"])

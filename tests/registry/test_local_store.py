@@ -127,7 +127,40 @@ def test_links_in_a_store_are_not_followed(store: LocalStore, tmp_path: Path) ->
 
 def test_a_pipe_in_a_store_does_not_hang(store: LocalStore) -> None:
     os.mkfifo(store.root / "k")
-    assert store.read("k", 100) == b""
+    with pytest.raises(InvalidError, match="no regular file"):
+        store.read("k", 100)
+
+
+def test_a_folder_in_the_place_of_an_object_is_refused(store: LocalStore) -> None:
+    (store.root / "k").mkdir()
+    with pytest.raises(InvalidError, match="no regular file"):
+        store.read("k", 100)
+
+
+@pytest.mark.parametrize("link", ["blobs", "blobs/ab", "tmp"])
+def test_no_link_leads_out_of_the_store(store: LocalStore, tmp_path: Path, link: str) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "k").write_bytes(b"mine")
+    place = store.root / link
+    if place.exists():
+        place.rmdir()
+    place.parent.mkdir(exist_ok=True)
+    place.symlink_to(outside)
+    key = f"{link}/k"
+    if link == "tmp":
+        with pytest.raises(InvalidError, match="a link where a folder"):
+            LocalStore(store.root)
+        return
+    for act in (
+        lambda: store.read(key, 100),
+        lambda: store.create(key, b"x"),
+        lambda: store.delete(key),
+        lambda: store.stat(key),
+    ):
+        with pytest.raises(InvalidError, match="a link where a folder"):
+            act()
+    assert {path.name: path.read_bytes() for path in outside.iterdir()} == {"k": b"mine"}
 
 
 def test_old_temporary_files_are_swept(store: LocalStore) -> None:

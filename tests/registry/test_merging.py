@@ -107,7 +107,7 @@ def test_threads_chunks_shards_and_devices_do_not_change_the_digest(
 def _torch_adder():
     from functools import partial
 
-    from paramdelta.torch_rule import add_on_device
+    from paramdelta.device.rule import add_on_device
 
     return partial(add_on_device, device="cpu")
 

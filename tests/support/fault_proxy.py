@@ -7,6 +7,8 @@ truncate  the reply ends in the middle
 delay     everything arrives, a little later
 refuse    answers 403
 corrupt   one bit of the reply's body is flipped
+huge      the reply announces a petabyte, and sends as much as anyone takes
+endless   the reply announces nothing, and does not end
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
+PETABYTE = 1 << 50
+LONGEST = 4 << 30  # bytes of replies that do not end
 KINDS = ("drop", "error", "swallow", "truncate", "delay")
 Chooser = Callable[[str, str], str | None]  # (method, path) → kind of fault, None for none
 
@@ -106,6 +110,27 @@ def _handler(proxy: Proxy, upstream: str) -> type[BaseHTTPRequestHandler]:
                 self.wfile.flush()
                 self.connection.shutdown(socket.SHUT_RDWR)
 
+        def go_on(self, reply: http.client.HTTPResponse, data: bytes, announced: bool) -> None:
+            """The true bytes, and then others until nobody listens or LONGEST are sent."""
+            self.close_connection = True
+            self.send_response_only(reply.status, reply.reason)
+            for name in ("ETag", "Last-Modified", "Content-Type", "x-amz-request-id"):
+                if value := reply.getheader(name):
+                    self.send_header(name, value)
+            if reply.status == 206 and announced:
+                self.send_header("Content-Range", f"bytes 0-{PETABYTE - 1}/{PETABYTE}")
+            elif reply.status == 206:
+                self.send_header("Content-Range", reply.getheader("Content-Range") or "")
+            if announced:
+                self.send_header("Content-Length", str(PETABYTE))
+            self.end_headers()
+            with suppress(OSError):
+                self.wfile.write(data)
+                while proxy.sent < LONGEST:
+                    self.wfile.write(bytes(1 << 20))
+                    with proxy.lock:
+                        proxy.sent += 1 << 20
+
         def forward(self, body: bytes, kind: str | None) -> None:
             upper = http.client.HTTPConnection(target, timeout=30)
             try:
@@ -120,6 +145,9 @@ def _handler(proxy: Proxy, upstream: str) -> type[BaseHTTPRequestHandler]:
                 upper.close()
             if kind == "swallow":
                 self.hang_up()
+                return
+            if kind in ("huge", "endless"):
+                self.go_on(reply, data, announced=kind == "huge")
                 return
             if kind == "corrupt" and data:
                 data = data[:-1] + bytes([data[-1] ^ 1])
