@@ -58,7 +58,8 @@ def to_float32(bits: Bits, dtype: str) -> npt.NDArray[np.float32]:
 class TensorSketch:
     """The sketch of one tensor, taken while its elements stream by in order."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, part_blocks: int = 0) -> None:
+        """part_blocks: blocks a part, see ``parts``; 0 for one part."""
         seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
         row = _splitmix64(seed, np.arange(WIDTH, dtype=np.uint64))
         self._signs = np.where(row & np.uint64(1), np.float32(1), np.float32(-1))
@@ -67,13 +68,15 @@ class TensorSketch:
         self._rest = np.empty(0, dtype=np.float32)
         self.total = np.zeros(WIDTH, dtype=np.float64)
         self._squares = np.zeros(WIDTH, dtype=np.float64)
+        self._part_blocks = part_blocks
+        self._ends: list[npt.NDArray[np.float64]] = []  # totals where a part ended
 
     def update(self, values: npt.NDArray[np.float32]) -> None:
         """The next elements. Any lengths give the same sketch."""
         if self._rest.size:
             values = np.concatenate([self._rest, values])
         whole = values.size // WIDTH * WIDTH
-        self._add(values[:whole].reshape(-1, WIDTH))
+        self._add_parts(values[:whole].reshape(-1, WIDTH))
         self._rest = values[whole:].copy()
 
     def finish(self) -> npt.NDArray[np.float64]:
@@ -81,14 +84,35 @@ class TensorSketch:
         if self._rest.size:
             block = np.zeros((1, WIDTH), dtype=np.float32)
             block[0, : self._rest.size] = self._rest
-            self._add(block)
+            self._add_parts(block)
             self._rest = self._rest[:0]
         return self.total
+
+    def parts(self) -> npt.NDArray[np.float64]:
+        """(P, WIDTH): the sketches of consecutive runs of *part_blocks* blocks.
+
+        Call ``finish`` first. Elements of different parts share no bucket, so P parts of one size
+        estimate like one sketch of P·WIDTH buckets.
+        """
+        ends = [np.zeros(WIDTH), *self._ends]
+        if not self._part_blocks or self._block % self._part_blocks:
+            ends.append(self.total)
+        return np.diff(np.stack(ends), axis=0)
 
     @property
     def norm(self) -> float:
         """‖x‖₂ of the elements, exact but for float64 rounding. Call ``finish`` first."""
         return math.sqrt(math.fsum(self._squares))
+
+    def _add_parts(self, blocks: npt.NDArray[np.float32]) -> None:
+        while self._part_blocks and len(blocks):
+            left = self._part_blocks - self._block % self._part_blocks
+            if left > len(blocks):
+                break
+            self._add(blocks[:left])
+            self._ends.append(self.total.copy())
+            blocks = blocks[left:]
+        self._add(blocks)
 
     def _add(self, blocks: npt.NDArray[np.float32]) -> None:
         hashes = _splitmix64(
