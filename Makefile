@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS := 1
 export PYTHONHASHSEED := 0
 
-.PHONY: demo test fuzz soak lint format cover bench bench-codec bench-publish family clean
+.PHONY: demo test fuzz soak lint format cover bench bench-codec bench-publish family pictures clean
 
 # torch comes first and alone: asked for later, a range could pull a CUDA build of gigabytes
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -67,6 +67,9 @@ bench-publish: .venv-peers/.installed  ## speed and size of a publish against cp
 
 family: $(VENV)/.installed  ## train the example family again (minutes)
 	$(BIN)/python examples/family/train.py
+
+pictures: $(VENV)/.installed  ## draw the pictures of docs/analysis.md again (half a minute)
+	$(BIN)/python examples/pictures.py
 
 clean:
 	rm -rf $(VENV) .fuzz-cache tests/fuzz/found .venv-peers demo-out bench-out build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -52,6 +52,7 @@ MAX_JSON_TEXT_BYTES = 512 * MIB  # in memory: one emoji makes every character of
 MAX_PROBLEMS = 100  # listed one by one in an error; the rest is counted
 
 # -- artifacts ----------------------------------------------------------------------------
+MAX_SKETCHES_BYTES = 256 * MIB  # of all groups of a delta; an 8B Llama has 5 MiB, 405B 19 MiB
 MAX_MANIFEST_BYTES = 256 * MIB
 MAX_RELEASE_BYTES = 1 * MIB
 MAX_RELEASE_NAME = 200  # characters

@@ -85,6 +85,16 @@ class DeltaEvidence(NamedTuple):
     norm: float | None
 
 
+class DeltaSketch(NamedTuple):
+    """The latest release of a delta and its small sketch, as comparing one with all needs it."""
+
+    name: str
+    version: int
+    digest: str
+    norm: float | None
+    sketch: bytes
+
+
 class BaseEvidence(NamedTuple):
     """A base, as little of it as ranking needs; ids as in ``DeltaEvidence``."""
 

@@ -12,6 +12,7 @@ from registry.facade.matching import Matching
 from registry.facade.measuring import Measuring
 from registry.facade.naming import Naming
 from registry.facade.releases import Releases
+from registry.facade.reporting import Reporting
 from registry.facade.signing import Signing
 from registry.facade.transferring import Transferring
 from registry.facade.upkeep import Upkeep
@@ -19,6 +20,7 @@ from registry.progress import NoProgress, Progress
 
 
 class Registry(
+    Reporting,
     Applying,
     Bases,
     Matching,

@@ -93,6 +93,15 @@ def page(
     return statement.order_by(name).limit(limit).offset(offset or None)
 
 
+def matching(session: Session, statement: Select[Any], pattern: str | None) -> Select[Any]:
+    """*statement* of deltas, narrowed to those whose name matches the glob *pattern*."""
+    if pattern is None:
+        return statement
+    check_pattern(pattern)
+    dialect = session.get_bind().dialect.name
+    return statement.where(*_matches(DeltaRow.name, pattern, dialect))
+
+
 def _matches(
     name: InstrumentedAttribute[str], pattern: str, dialect: str
 ) -> list[ColumnElement[bool]]:

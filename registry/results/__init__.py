@@ -3,8 +3,17 @@
 from registry.results.applying import Applied, ExportedLora, MethodView, RestoredView
 from registry.results.bases import BaseView
 from registry.results.matching import CheckResult, Match, QueryResult
-from registry.results.measuring import Compared, ComparedPair, Profiled, SketchedPair
+from registry.results.measuring import (
+    Compared,
+    ComparedPair,
+    DriftRow,
+    Neighbour,
+    Neighbours,
+    Profiled,
+    SketchedPair,
+)
 from registry.results.releases import EventView, Published, ReleaseDetail, ReleaseView
+from registry.results.reporting import Reported
 from registry.results.signing import Signed
 from registry.results.transferring import MovedRelease, TransferResult
 from registry.results.upkeep import DoctorLine, Reindexed, VerifyResult
@@ -16,17 +25,21 @@ __all__ = [
     "Compared",
     "ComparedPair",
     "DoctorLine",
+    "DriftRow",
     "EventView",
     "ExportedLora",
     "Match",
     "MethodView",
     "MovedRelease",
+    "Neighbour",
+    "Neighbours",
     "Profiled",
     "Published",
     "QueryResult",
     "Reindexed",
     "ReleaseDetail",
     "ReleaseView",
+    "Reported",
     "RestoredView",
     "Signed",
     "SketchedPair",
