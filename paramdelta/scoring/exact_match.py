@@ -94,7 +94,9 @@ SCORER = Scorer(
     "share of answers, written greedily, that are right word for word",
     _open,
     (
-        Option("max_tokens", None, 1, f"of an answer; else the longest right one and {MORE_TOKENS}"),
+        Option(
+            "max_tokens", None, 1, f"of an answer; else the longest right one and {MORE_TOKENS}"
+        ),
         Option("limit", None, 1, "take the first so many items"),
     ),
 )
