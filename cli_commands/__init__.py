@@ -7,6 +7,7 @@ command that needs them.
 from cli_commands import (
     applying,
     bases,
+    evaluating,
     matching,
     measuring,
     naming,
@@ -20,6 +21,7 @@ from cli_commands import (
 __all__ = [
     "applying",
     "bases",
+    "evaluating",
     "matching",
     "measuring",
     "naming",

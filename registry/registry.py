@@ -6,8 +6,8 @@ from types import TracebackType
 
 from registry.catalog import Catalog
 from registry.config import Settings
-from registry.facade.applying import Applying
 from registry.facade.bases import Bases
+from registry.facade.evaluating import Evaluating
 from registry.facade.matching import Matching
 from registry.facade.measuring import Measuring
 from registry.facade.naming import Naming
@@ -21,8 +21,8 @@ from registry.progress import NoProgress, Progress
 
 class Registry(
     Reporting,
-    Applying,
     Bases,
+    Evaluating,
     Matching,
     Measuring,
     Naming,

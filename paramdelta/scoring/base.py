@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, Protocol
 from paramdelta.digest import Digest, canonical_json, digest_of
 
 if TYPE_CHECKING:
+    from paramdelta.dtypes import Bits
     from paramdelta.scoring.language_model import LanguageModel
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A tensor in memory: its bits in a carrier array, flat."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    bits: Bits
 
 
 @dataclass(frozen=True, slots=True)

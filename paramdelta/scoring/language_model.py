@@ -22,8 +22,8 @@ Row = tuple[list[int], int]
 class LanguageModel:
     """model, tokenizer: of transformers. ends: the ids after which an answer is over.
 
-    first: the id that a text begins with, None if the tokenizer has none. positions: tokens that the
-    model takes at once.
+    first: the id that a text begins with, None if the tokenizer has none. positions: tokens that
+    the model takes at once.
     """
 
     def __init__(self, model: Any, tokenizer: Any, ends: Sequence[int]) -> None:
@@ -76,9 +76,11 @@ class LanguageModel:
     def generate(self, prompts: Sequence[list[int]], limit: int) -> list[str]:
         """What the model writes after each prompt, greedily: at most *limit* tokens, as text
         without special tokens."""
-        from transformers import GenerationConfig
+        import transformers
 
-        settings = GenerationConfig(
+        config: Any = transformers.GenerationConfig
+
+        settings = config(
             do_sample=False, num_beams=1, max_new_tokens=limit, use_cache=True,
             eos_token_id=list(self.ends) or None, pad_token_id=self.ends[0] if self.ends else 0,
         )  # fmt: skip

@@ -10,7 +10,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,10 @@ import numpy as np
 import torch
 
 from paramdelta import strict_json
-from paramdelta.dtypes import Bits
 from paramdelta.errors import InvalidError, UsageError
 from paramdelta.limits import MAX_CONFIG_BYTES, MAX_PROBLEMS
 from paramdelta.problem import Problem
+from paramdelta.scoring.base import Held
 from paramdelta.scoring.language_model import LanguageModel
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
@@ -31,15 +30,6 @@ TORCH_DTYPES = {
     "F32": torch.float32, "F64": torch.float64,
 }  # fmt: skip
 _SIGNED = {1: np.int8, 2: np.int16, 4: np.int32, 8: np.int64}
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A tensor in memory: its bits in a carrier array, flat."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    bits: Bits
 
 
 def load_model(
@@ -75,9 +65,10 @@ def _transformers() -> Any:
             "models are measured with transformers, which is not installed",
             remedy="pip install 'paramdelta[eval]'",
         ) from error
-    transformers.logging.set_verbosity_error()  # what matters is checked here, and told as errors
-    transformers.logging.disable_progress_bar()
-    return transformers
+    library: Any = transformers
+    library.logging.set_verbosity_error()  # what matters is checked here, and told as errors
+    library.logging.disable_progress_bar()
+    return library
 
 
 @contextmanager
@@ -151,7 +142,8 @@ def _ends(files: Mapping[str, bytes], where: object) -> list[int]:
         inner = value.get("text_config")
         for holder in (value, inner if isinstance(inner, dict) else {}):
             found = holder.get("eos_token_id")
-            ids = found if isinstance(found, list) else [found]
-            if ids and all(type(one) is int for one in ids):
+            ids = [one for one in (found if isinstance(found, list) else [found])
+                   if type(one) is int]  # fmt: skip
+            if ids:
                 return ids
     return []

@@ -1,4 +1,4 @@
-"""``multiple-choice:FILE.jsonl``: the share of questions whose right choice a model finds likeliest.
+"""``multiple-choice:FILE.jsonl``: the share of questions whose right choice is the likeliest.
 
 A line is ``{"prompt": "…", "choices": ["…", "…"], "answer": 0}``; fields:
 

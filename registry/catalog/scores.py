@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Engine, Select, exists, or_, select
 from sqlalchemy.orm import Session
@@ -115,9 +116,7 @@ class Scores:
             rows = session.scalars(statement.limit(limit).offset(offset or None))
             return [score_of(row) for row in rows]
 
-    def _narrowed(
-        self, statement: Select[tuple[ScoreRow]], wanted: Wanted
-    ) -> Select[tuple[ScoreRow]]:
+    def _narrowed(self, statement: Select[Any], wanted: Wanted) -> Select[Any]:
         if wanted.models is not None:
             models = [asked(ScoreRow.model_digest, digest) for digest in wanted.models]
             statement = statement.where(ScoreRow.model_digest.in_(models))
@@ -158,11 +157,11 @@ class Scores:
         return [made for made in found if len(made.deltas) == 1]
 
 
-def _recipe(digest: str) -> Select[tuple[RecipeRow]]:
+def _recipe(digest: str) -> Select[Any]:
     return select(RecipeRow).where(RecipeRow.digest == asked(RecipeRow.digest, digest))
 
 
-def _same(score: Score) -> Select[tuple[ScoreRow]]:
+def _same(score: Score) -> Select[Any]:
     return select(ScoreRow).where(
         ScoreRow.model_digest == score.model_digest,
         ScoreRow.task_digest == score.task_digest,

@@ -2,6 +2,14 @@
 
 from registry.results.applying import Applied, ExportedLora, MethodView, RestoredView
 from registry.results.bases import BaseView
+from registry.results.evaluating import (
+    Evaluated,
+    Evidence,
+    ScoreView,
+    SweepRow,
+    Swept,
+    Transferred,
+)
 from registry.results.matching import CheckResult, Match, QueryResult
 from registry.results.measuring import (
     Compared,
@@ -26,7 +34,9 @@ __all__ = [
     "ComparedPair",
     "DoctorLine",
     "DriftRow",
+    "Evaluated",
     "EventView",
+    "Evidence",
     "ExportedLora",
     "Match",
     "MethodView",
@@ -41,8 +51,12 @@ __all__ = [
     "ReleaseView",
     "Reported",
     "RestoredView",
+    "ScoreView",
     "Signed",
     "SketchedPair",
+    "SweepRow",
+    "Swept",
     "TransferResult",
+    "Transferred",
     "VerifyResult",
 ]

@@ -1,0 +1,57 @@
+"""Stored scores of deltas on bases, for whoever chooses among them: the best of each task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from registry.catalog import Catalog
+from registry.catalog.scores import Wanted
+from registry.records import MadeModel, Score
+from registry.results.evaluating import Evidence
+
+Pair = tuple[str, str]  # manifest digest, base content digest
+
+
+def on_base(catalog: Catalog, base: str | None, deltas: Sequence[str]) -> dict[str, list[Evidence]]:
+    """By delta, of one base's content; empty where the content is not known."""
+    if base is None or not deltas:
+        return {}
+    made = catalog.scores.made_of_pairs(base=base, deltas=deltas)
+    return {delta: found for (delta, _), found in _evidence(catalog, made).items()}
+
+
+def of_delta(catalog: Catalog, delta: str, bases: Iterable[str]) -> dict[str, list[Evidence]]:
+    """By base's content, of one delta."""
+    wanted = set(bases)
+    made = [
+        one for one in catalog.scores.made_of_pairs(deltas=[delta]) if one.base_digest in wanted
+    ]
+    return {base: found for (_, base), found in _evidence(catalog, made).items()}
+
+
+def _evidence(catalog: Catalog, made: Sequence[MadeModel]) -> Mapping[Pair, list[Evidence]]:
+    models = {one.model_digest for one in made} | {one.base_digest for one in made}
+    scores: dict[str, list[Score]] = {}
+    for score in catalog.scores.find(Wanted(models=sorted(models))) if models else ():
+        scores.setdefault(score.model_digest, []).append(score)
+    best: dict[tuple[Pair, str, str], Evidence] = {}
+    for one in made:
+        delta = one.deltas[0]
+        pair = (delta.digest, one.base_digest)
+        for score in scores.get(one.model_digest, ()):
+            key = (pair, score.task, score.metric)
+            found = Evidence(
+                delta.alpha, score.task, score.metric, score.value, score.stderr, score.n,
+                score.higher_is_better, _of_base(scores.get(one.base_digest, ()), score),
+            )  # fmt: skip
+            if key not in best or found.beats(best[key]):
+                best[key] = found
+    by_pair: dict[Pair, list[Evidence]] = {}
+    for (pair, _, _), found in sorted(best.items()):
+        by_pair.setdefault(pair, []).append(found)
+    return by_pair
+
+
+def _of_base(scores: Sequence[Score], like: Score) -> float | None:
+    same = (like.task_digest, like.metric)
+    return next((s.value for s in scores if (s.task_digest, s.metric) == same), None)
