@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from cli_views.common import console, facts, new_table, problem_lines, said, short
+from cli_views.common import console, facts, new_table, number, problem_lines, said, short
 
 if TYPE_CHECKING:
     from registry.results import Evaluated, ScoreView, Swept, Transferred
@@ -91,10 +91,6 @@ def transferred(found: Transferred) -> None:
             text += f", {one.tasks} task{'s' if one.tasks != 1 else ''}"
         said(f"  {one.name}: {text}")
     problem_lines(found.problems)
-
-
-def number(value: float, stderr: float | None = None) -> str:
-    return f"{value:.3f}" + (f" ± {stderr:.3f}" if stderr else "")
 
 
 def _count(n: int | None) -> str:

@@ -29,6 +29,8 @@ class LanguageModel:
     def __init__(self, model: Any, tokenizer: Any, ends: Sequence[int]) -> None:
         self.model, self.tokenizer, self.ends = model, tokenizer, tuple(ends)
         self.first: int | None = tokenizer.bos_token_id
+        # what stands before a text that nothing stands before
+        self.prefix = self.first if self.first is not None else next(iter(self.ends), None)
         config = model.config.get_text_config()
         self.positions = int(getattr(config, "max_position_embeddings", None) or 1 << 20)
         self._vocabulary = max(1, int(config.vocab_size))

@@ -50,6 +50,8 @@ class Question:
             same = 0
             while same < min(len(asked), len(whole) - 1) and asked[same] == whole[same]:
                 same += 1
+            if not same and model.prefix is not None:  # all of the prompt has melted
+                whole, same = [model.prefix, *whole], 1
             found.append((whole, same))
         return found
 

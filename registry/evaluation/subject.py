@@ -28,7 +28,7 @@ from registry.records import MadeModel
 from registry.resolver import Options
 from registry.sources import Located
 
-# what transformers reads of a folder to make a tokenizer and an empty model; nothing else goes there
+# what transformers reads to make a tokenizer and an empty model; no other file is given to it
 LOADED = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
     "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "vocab.txt",

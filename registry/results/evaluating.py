@@ -164,7 +164,7 @@ class Transferred:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a stored score says of one delta on one base: the best alpha of a task's metric.
+    """What a stored score says of one delta alone on one base, at the alpha nearest to 1.
 
     base_value: the base's own score on it, None if it was not measured.
     """
@@ -177,11 +177,6 @@ class Evidence:
     n: int | None
     higher_is_better: bool | None
     base_value: float | None
-
-    def beats(self, other: Evidence) -> bool:
-        if self.higher_is_better is False:
-            return self.value < other.value
-        return self.value > other.value
 
     def to_json(self) -> Mapping[str, Any]:
         return {

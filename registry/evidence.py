@@ -1,4 +1,8 @@
-"""Stored scores of deltas on bases, for whoever chooses among them: the best of each task."""
+"""Stored scores of deltas on bases, for whoever chooses among them.
+
+Of each task the score at the alpha nearest to 1: to take the best alpha would be to choose on what
+is shown as evidence.
+"""
 
 from __future__ import annotations
 
@@ -30,26 +34,30 @@ def of_delta(catalog: Catalog, delta: str, bases: Iterable[str]) -> dict[str, li
 
 
 def _evidence(catalog: Catalog, made: Sequence[MadeModel]) -> Mapping[Pair, list[Evidence]]:
+    made = [one for one in made if one.deltas[0].alpha != 0]
     models = {one.model_digest for one in made} | {one.base_digest for one in made}
     scores: dict[str, list[Score]] = {}
-    for score in catalog.scores.find(Wanted(models=sorted(models))) if models else ():
+    for score in catalog.scores.find(Wanted(models=sorted(models))) if made else ():
         scores.setdefault(score.model_digest, []).append(score)
-    best: dict[tuple[Pair, str, str], Evidence] = {}
+    nearest: dict[tuple[Pair, str, str], Evidence] = {}
     for one in made:
         delta = one.deltas[0]
-        pair = (delta.digest, one.base_digest)
         for score in scores.get(one.model_digest, ()):
-            key = (pair, score.task, score.metric)
-            found = Evidence(
+            key = ((delta.digest, one.base_digest), score.task, score.metric)
+            if key in nearest and _off(nearest[key].alpha) <= _off(delta.alpha):
+                continue
+            nearest[key] = Evidence(
                 delta.alpha, score.task, score.metric, score.value, score.stderr, score.n,
                 score.higher_is_better, _of_base(scores.get(one.base_digest, ()), score),
             )  # fmt: skip
-            if key not in best or found.beats(best[key]):
-                best[key] = found
     by_pair: dict[Pair, list[Evidence]] = {}
-    for (pair, _, _), found in sorted(best.items()):
+    for (pair, _, _), found in sorted(nearest.items(), key=lambda item: item[0]):
         by_pair.setdefault(pair, []).append(found)
     return by_pair
+
+
+def _off(alpha: float) -> float:
+    return abs(alpha - 1)
 
 
 def _of_base(scores: Sequence[Score], like: Score) -> float | None:
