@@ -7,7 +7,7 @@ base + Δ) — all in one unit, more being better:
     γ_gain      the same of the gains:  P_resolved − P_new_base  on  P_post − P_base
     retention   mean of  P_resolved / P_reference,  of a model trained on the new base itself
 
-γ_abs is that of ParamΔ (arXiv 2504.21023, section 4): near 1 already where the bases are good, for
+γ_abs is that of ParamΔ (arXiv 2504.21023): near 1 already where the bases are good, for
 the bases' own scores stand on both sides. γ_gain takes them out. They are different numbers.
 
 Intervals are of the bootstrap: tasks are drawn with replacement, and where standard errors are

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from registry.catalog import Catalog
-from registry.catalog.scores import Wanted
+from registry.catalog.scores import CHUNK, Wanted
 from registry.records import MadeModel, Score
 from registry.results.evaluating import Evidence
 
@@ -20,7 +20,8 @@ def on_base(catalog: Catalog, base: str | None, deltas: Sequence[str]) -> dict[s
     """By delta, of one base's content; empty where the content is not known."""
     if base is None or not deltas:
         return {}
-    made = catalog.scores.made_of_pairs(base=base, deltas=deltas)
+    few = deltas if len(deltas) <= CHUNK else None  # of many, all that is known of the base
+    made = catalog.scores.made_of_pairs(base=base, deltas=few)
     return {delta: found for (delta, _), found in _evidence(catalog, made).items()}
 
 
@@ -37,8 +38,10 @@ def _evidence(catalog: Catalog, made: Sequence[MadeModel]) -> Mapping[Pair, list
     made = [one for one in made if one.deltas[0].alpha != 0]
     models = {one.model_digest for one in made} | {one.base_digest for one in made}
     scores: dict[str, list[Score]] = {}
-    for score in catalog.scores.find(Wanted(models=sorted(models))) if made else ():
-        scores.setdefault(score.model_digest, []).append(score)
+    wanted = sorted(models)
+    for start in range(0, len(wanted), CHUNK):
+        for score in catalog.scores.find(Wanted(models=wanted[start : start + CHUNK])):
+            scores.setdefault(score.model_digest, []).append(score)
     nearest: dict[tuple[Pair, str, str], Evidence] = {}
     for one in made:
         delta = one.deltas[0]

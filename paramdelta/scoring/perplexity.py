@@ -52,7 +52,7 @@ class Perplexity:
         costs = [[-each for each in row] for row in model.log_probabilities(rows)]
         sums = [math.fsum(row) for row in costs]
         counts = [float(len(row)) for row in costs]
-        n, total = len(tokens) - 1, math.fsum(sums)
+        n, total = sum(map(len, costs)), math.fsum(sums)
         loss, error = total / n, ratio_stderr(sums, counts)
         size = len(self.text.encode())
         bits, perplexity = total / math.log(2) / size, math.exp(min(loss, 700.0))

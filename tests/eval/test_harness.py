@@ -1,4 +1,4 @@
-"""lm-evaluation-harness itself, on tasks in files. `make test-eval` installs it and runs offline."""
+"""lm-evaluation-harness itself, on tasks in files. `make test-eval` installs it, and is offline."""
 
 from __future__ import annotations
 

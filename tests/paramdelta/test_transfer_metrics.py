@@ -48,6 +48,7 @@ BACKWARD = table(BASE_31, INST_31, BASE_30, BASE_30_DELTA_31, INST_30)
         (gamma_gain, FORWARD, 1.05638),
         (gamma_gain, BACKWARD, 0.90926),
         (retention, FORWARD, 0.91259),
+        (retention, BACKWARD, 1.08019),
         (retention, [FORWARD[1]], 0.59443),
     ],
 )

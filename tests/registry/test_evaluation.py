@@ -327,8 +327,9 @@ def test_queries_show_scores_before_what_drift_lets_one_expect(made: Family) -> 
     assert not first.scores and first.expected is not None
     made.registry.sweep(["chat"], "newer", "0:2:0.5", [made.choices])
     made.registry.evaluate("newer", [made.choices])
+    made.registry.sweep(["code"], "newer", "0", [made.choices])
     by_ref = {match.ref: match for match in made.registry.query_base("newer").results}
-    assert by_ref["code@1"].scores == ()
+    assert by_ref["code@1"].scores == ()  # alpha 0 says nothing of the delta
     shown = by_ref["chat@1"].scores
     assert [(row.metric, row.alpha) for row in shown] == [("acc", 1.0), ("acc_norm", 1.0)]
     base = {v.score.metric: v.score.value for v in made.registry.scores("newer")}
