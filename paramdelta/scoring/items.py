@@ -13,12 +13,13 @@ from typing import Any, Generic, TypeVar
 from paramdelta import strict_json
 from paramdelta.digest import Digest, digest_of
 from paramdelta.errors import InvalidError, NotFoundError, ParamDeltaError
-from paramdelta.limits import MAX_PROBLEMS, MIB
+from paramdelta.limits import (
+    MAX_PROBLEMS,
+    MAX_TASK_BYTES,
+    MAX_TASK_ITEMS,
+    MAX_TASK_LINE_BYTES,
+)
 from paramdelta.problem import Problem
-
-MAX_TASK_BYTES = 256 * MIB  # GSM8K's test set has 0.75 MiB, MMLU's 7 MiB
-MAX_LINE_BYTES = 4 * MIB
-MAX_ITEMS = 1_000_000
 
 Item = TypeVar("Item")
 
@@ -78,8 +79,8 @@ def read_items(
         )
     if not found:
         raise InvalidError("no items", where=path)
-    if len(found) > MAX_ITEMS:
-        raise InvalidError(f"{len(found)} items; {MAX_ITEMS} allowed", where=path)
+    if len(found) > MAX_TASK_ITEMS:
+        raise InvalidError(f"{len(found)} items; {MAX_TASK_ITEMS} allowed", where=path)
     kept = slice(0, limit)
     return Items(path, digest_of(data), tuple(found[kept]), tuple(numbers[kept]))
 
@@ -87,7 +88,7 @@ def read_items(
 def _object(line: bytes, where: str) -> Mapping[str, Any]:
     if not line.strip():
         raise InvalidError("an empty line", where=where)
-    value = strict_json.loads(line, where, MAX_LINE_BYTES)
+    value = strict_json.loads(line, where, MAX_TASK_LINE_BYTES)
     if not isinstance(value, dict):
         raise InvalidError("not a JSON object", where=where)
     return value

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
 from paramdelta.errors import UsageError
+from paramdelta.limits import MAX_SWEEP_POINTS
 from registry.references import parse_alpha
 
-MAX_POINTS = 10_000
 _REMEDY = "write FIRST:LAST:STEP, such as 0:2:0.25, or numbers such as 0,0.5,1"
 
 
@@ -39,8 +39,8 @@ def parse_grid(text: str) -> tuple[float, ...]:
             raise UsageError(f"malformed grid {text[:80]!r}", remedy=_REMEDY) from None
         if step <= 0 or last < first:
             raise UsageError(f"no points in {text[:80]!r}", remedy=_REMEDY)
-        if (last - first) / step >= MAX_POINTS:
-            raise UsageError(f"more than {MAX_POINTS} points in {text[:80]!r}")
+        if (last - first) / step >= MAX_SWEEP_POINTS:
+            raise UsageError(f"more than {MAX_SWEEP_POINTS} points in {text[:80]!r}")
         count = int((last - first) / step) + 1
         found = [parse_alpha(f"{first + i * step:f}") for i in range(count)]
     if len(set(found)) != len(found):
@@ -63,8 +63,8 @@ def points_of(
             f"--betas needs two deltas without a coefficient, not {len(free)}",
             remedy="fix the others: NAME:0.5",
         )
-    if len(alphas) * len(betas or [0.0]) > MAX_POINTS:
-        raise UsageError(f"more than {MAX_POINTS} points")
+    if len(alphas) * len(betas or [0.0]) > MAX_SWEEP_POINTS:
+        raise UsageError(f"more than {MAX_SWEEP_POINTS} points")
 
     def point(alpha: float, beta: float | None) -> Point:
         taken = dict.fromkeys(free, alpha)

@@ -20,6 +20,7 @@ from registry.sources import Located, locate, location_of
 if TYPE_CHECKING:
     from registry.evaluation.conditions import Conditions
     from registry.evaluation.measuring import Measurer
+    from registry.rederive import Workplace
 
 
 class Evaluating(Applying):
@@ -47,7 +48,7 @@ class Evaluating(Applying):
         located = locate(model, self.catalog)
         digest = self._content_digest(located)
         subject = plain_subject(self.catalog, self.artifacts, located, digest, conditions.device)
-        problems = keep_recipe(self.catalog, located.path, digest)
+        problems = keep_recipe(self._workplace, located.path, digest)
         kept = self._measurer(conditions).measure(subject, opened)
         made = tuple(self.catalog.scores.made_models([digest]).get(digest, ()))
         views = tuple(ScoreView(one.score, made, not one.fresh) for one in kept)
@@ -192,6 +193,12 @@ class Evaluating(Applying):
         from registry.model_folder import hash_model
 
         return hash_model(located.open(self.progress), self.settings.threads, self.progress)
+
+    @property
+    def _workplace(self) -> Workplace:
+        from registry.rederive import Workplace
+
+        return Workplace(self.catalog, self.artifacts, self.settings.threads, self.progress)
 
     def _measurer(self, conditions: Conditions) -> Measurer:
         from registry.evaluation.measuring import Measurer

@@ -100,9 +100,11 @@ def test_scores_from_memory_are_those_of_the_folder(made: Family, loads: list[st
     out = made.folder / "out"
     made.registry.apply(made.registry.plan(["chat"], "newer"), out)
     with open_registry(made.folder / "other") as other:
+        other.publish("chat", str(made.folder / "base"), str(made.folder / "chat"))
+        other.add_base(str(made.folder / "newer"))
         alone = other.evaluate(str(out), made.all_tasks)
         assert not any(view.reused for view in alone.scores)
-        kept = alone.scores[0].made[0]  # from its paramdelta.json
+        kept = alone.scores[0].made[0]  # from its paramdelta.json, carried out again
         assert [(d.ref, d.alpha) for d in kept.deltas] == [("chat@1", 1.0)]
     swept = made.registry.sweep(["chat"], "newer", "1", made.all_tasks)
     assert [view.score.value for view in alone.scores] == [row.value for row in swept.rows]
@@ -248,6 +250,29 @@ def test_a_record_that_is_not_true_of_its_folder_is_not_believed(made: Family) -
     found = made.registry.evaluate(str(out), [made.choices])
     assert "not kept" in found.problems[0].reason
     assert made.registry.scores("chat") == []
+
+
+def test_a_recipe_that_makes_another_model_is_not_believed(made: Family) -> None:
+    """Whoever hands a folder over wrote its record: a sweep must not take its word."""
+    out = made.folder / "out"
+    made.registry.apply(made.registry.plan(["chat:0.25"], "newer"), out)
+    record = json.loads((out / "paramdelta.json").read_text())
+    record["deltas"][0]["alpha"] = 1.0
+    (out / "paramdelta.json").write_text(json.dumps(record))
+    found = made.registry.evaluate(str(out), [made.choices])
+    assert "its recipe makes" in found.problems[0].reason
+    assert made.registry.scores("chat") == []
+    swept = made.registry.sweep(["chat"], "newer", "1", [made.choices])
+    assert {row.model_digest for row in swept.rows} != {found.content_digest}
+
+
+def test_a_recipe_that_cannot_be_proved_here_is_told(made: Family) -> None:
+    out = made.folder / "out"
+    made.registry.apply(made.registry.plan(["chat"], "newer"), out)
+    with open_registry(made.folder / "other") as other:
+        found = other.evaluate(str(out), [made.choices])
+        assert "cannot be proved here" in found.problems[0].reason
+        assert found.scores and found.scores[0].made == ()
 
 
 def test_a_base_that_changed_since_it_was_registered_is_not_measured(made: Family) -> None:
