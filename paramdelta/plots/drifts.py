@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paramdelta.errors import InvalidError
+from paramdelta.expectation import UNRELATED
 from paramdelta.plots.style import (
     BLUE,
     GREY,
@@ -26,8 +27,6 @@ from paramdelta.plots.style import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-UNRELATED = 3.8  # above it at most 0.4 of a skill was kept in every measurement
 
 
 @dataclass(frozen=True, slots=True)

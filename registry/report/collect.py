@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from paramdelta.errors import ParamDeltaError
 from paramdelta.problem import Problem
 from registry.artifacts import Artifacts
 from registry.catalog import Catalog
+from registry.catalog.scores import Wanted
 from registry.compare_sketches import compare_sketches, drift_rows, rank_neighbours
 from registry.query import rank_bases
-from registry.records import Base, Event, Release, Score
+from registry.records import Base, Event, Release
 from registry.references import parse_delta
 from registry.results import (
     Compared,
@@ -20,6 +21,7 @@ from registry.results import (
     Profiled,
     QueryResult,
     ReleaseDetail,
+    ScoreView,
     SketchedPair,
 )
 
@@ -35,7 +37,7 @@ class Report:
     """detail, profile, compared …: as the commands of these names give them.
 
     compared: the release with its nearest neighbours; its drift towards the bases that fit.
-    scores: of the release itself and of models that it was added to. problems: what could not be
+    scores: of models that it was added to. problems: what could not be
     said, and why.
     """
 
@@ -45,7 +47,7 @@ class Report:
     profile: Profiled
     near: Neighbours
     compared: Compared
-    scores: tuple[Score, ...]
+    scores: tuple[ScoreView, ...]
     events: tuple[Event, ...]
     problems: tuple[Problem, ...]
 
@@ -117,12 +119,16 @@ def _compared(
     return Compared(tuple(pairs), ())
 
 
-def scores_of(catalog: Catalog, release: Release) -> tuple[Score, ...]:
-    """Of the release itself, and of models that a release of this very name and version is in."""
-    ref = f"{release.name}@{release.version}"
-    found: Sequence[Score] = catalog.list_scores(limit=SCORES)
-    return tuple(
-        score
-        for score in found
-        if score.digest == release.digest or ref in score.alpha or release.digest in score.alpha
-    )
+def scores_of(catalog: Catalog, release: Release) -> tuple[ScoreView, ...]:
+    """Of models that this very delta is in, the newest first."""
+    found = catalog.scores.find(Wanted(delta=release.digest), SCORES)
+    made = catalog.scores.made_models(score.model_digest for score in found)
+    return tuple(ScoreView(score, tuple(made.get(score.model_digest, ()))) for score in found)
+
+
+def alphas_of(view: ScoreView, digest: str) -> dict[str, float]:
+    """By reference: the coefficients of the first recipe that the delta *digest* is in."""
+    for made in view.made:
+        if any(part.digest == digest for part in made.deltas):
+            return {part.ref: part.alpha for part in made.deltas}
+    return {}

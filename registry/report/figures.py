@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from paramdelta.errors import InvalidError
+from paramdelta.expectation import UNRELATED
 from paramdelta.plots import sweeps
 from paramdelta.plots.lineage import Edge, Node, lineage
 from paramdelta.plots.style import Picture, to_svg
 from registry import plotting
-from registry.ranking import UNRELATED
-from registry.records import Score
-from registry.report.collect import Report
+from registry.report.collect import Report, alphas_of
 from registry.report.html import Markup, tag
 from registry.results import Compared, Match
 
@@ -45,7 +44,7 @@ def lineage_figure(report: Report) -> Markup:
         bases.insert(0, Node("own", "base", f"{own[7:19]}…", "its own base, not registered here"))
         edges.insert(0, Edge("own", "delta"))
     models = []
-    for digest, alphas in _models(report.scores, report.release.digest)[:MAX_NODES]:
+    for digest, alphas in _models(report)[:MAX_NODES]:
         mixed = " + ".join(f"{alpha:g}·{ref}" for ref, alpha in alphas.items())
         models.append(Node(digest, "model", f"{digest[7:19]}…", mixed))
         edges.append(Edge("delta", digest))
@@ -67,11 +66,11 @@ def _fit(match: Match) -> str:
     return f"{match.verdict}, drift {drift}"
 
 
-def _models(scores: tuple[Score, ...], own: str) -> list[tuple[str, dict[str, float]]]:
+def _models(report: Report) -> list[tuple[str, dict[str, float]]]:
     found = {
-        score.digest: dict(score.alpha)
-        for score in reversed(scores)
-        if score.alpha and score.digest != own
+        view.score.model_digest: alphas
+        for view in reversed(report.scores)
+        if (alphas := alphas_of(view, report.release.digest))
     }
     return list(found.items())
 
@@ -122,9 +121,10 @@ def sweep_figure(report: Report) -> Markup | None:
     """Scores over the alpha of this delta, of models that it alone was added to."""
     rows = [
         sweeps.SweepRow(alpha, None, score.task, score.metric, score.value, score.stderr)
-        for score in reversed(report.scores)
-        if len(score.alpha) == 1
-        for alpha in score.alpha.values()
+        for view in reversed(report.scores)
+        if (score := view.score)
+        if len(alphas := alphas_of(view, report.release.digest)) == 1
+        for alpha in alphas.values()
     ]
     rows = list({(row.alpha, row.task, row.metric): row for row in rows}.values())
     if len({row.alpha for row in rows}) < 2:

@@ -12,7 +12,7 @@ from paramdelta import __version__
 from paramdelta.analysis import module_of
 from paramdelta.problem import Problem
 from registry.report import figures
-from registry.report.collect import Report
+from registry.report.collect import Report, alphas_of
 from registry.report.html import Markup, Node, code, details, facts, section, table, tag
 from registry.results import Neighbour, SketchedPair
 from registry.sources import HUB_SCHEME
@@ -161,11 +161,14 @@ def _scores(report: Report) -> list[Node]:
             score.metric,
             f"{score.value:.4g}",
             f"±{score.stderr:.2g}" if score.stderr is not None else "",
-            ", ".join(f"{alpha:g}·{ref}" for ref, alpha in score.alpha.items()) or "by itself",
-            tag("code", score.digest[7:19]),
+            ", ".join(
+                f"{alpha:g}·{ref}" for ref, alpha in alphas_of(view, report.release.digest).items()
+            ),
+            tag("code", score.model_digest[7:19]),
             f"{score.time:%Y-%m-%d}",
         )
-        for score in report.scores
+        for view in report.scores
+        if (score := view.score)
     ]
     heads = ("task", "metric", "value", "error", "alphas", "model", "when")
     return [figures.sweep_figure(report), table(heads, rows)]

@@ -35,7 +35,7 @@ def sketched(name: str, values: np.ndarray, chunk: int = 1 << 17) -> SketchedTen
     sketch = TensorSketch(name, part_blocks(name, values.size))
     flat = values.astype(np.float32).ravel()
     for start in range(0, flat.size, chunk):
-        sketch.update(flat[start : start + chunk])
+        sketch.update(flat[start : start + chunk], "F32")
     sketch.finish()
     return SketchedTensor(name, values.shape, sketch.norm, sketch.parts())
 
@@ -79,7 +79,7 @@ def test_parts_add_up_to_the_sketch_and_do_not_depend_on_chunks() -> None:
     values = np.random.default_rng(2).standard_normal((37, 4000))
     one, two = sketched(HEAD, values), sketched(HEAD, values, chunk=777)
     plain = TensorSketch(HEAD)
-    plain.update(values.astype(np.float32).ravel())
+    plain.update(values.astype(np.float32).ravel(), "F32")
     assert 1 < len(one.parts) <= MAX_PARTS
     assert np.array_equal(one.parts, two.parts)
     assert np.allclose(one.parts.sum(axis=0), plain.finish(), rtol=0, atol=1e-9)

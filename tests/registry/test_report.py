@@ -17,7 +17,7 @@ from support.registries import family, open_registry
 
 from cli import run
 from paramdelta.errors import ConflictError
-from registry.records import Score
+from registry.records import MadeModel, RecipeDelta, Score
 from registry.registry import Registry
 from registry.report.html import Markup, facts, join, section, table, tag
 
@@ -37,14 +37,21 @@ def filled(registry: Registry, folder: Path, text: str = "words") -> None:
     near = write_checkpoint(folder / "near", changed(changed(llama_like(1), 2), 5, size=0.001))
     registry.publish("skills/near", str(base), str(near))
     release = registry.show("skills/x").release
-    registry.catalog.add_score(_score(release.digest, text, 0.5, {}))
+    _scored(registry, release.digest, release.summary.base_content_digest, text)
+
+
+def _scored(registry: Registry, delta: str, base: str, task: str) -> None:
+    """Two models of this delta, each with a score."""
     for alpha in (0.5, 1.0):
-        model = f"sha256:{int(10 * alpha):064x}"
-        registry.catalog.add_score(_score(model, text, 0.8 * alpha, {"skills/x@1": alpha}))
-
-
-def _score(digest: str, task: str, value: float, alpha: dict[str, float]) -> Score:
-    return Score(digest, task, "accuracy", value, 0.02, alpha, None, 1, {}, datetime.now(UTC))
+        model, recipe = f"sha256:{int(10 * alpha):064x}", f"sha256:{int(100 * alpha):064x}"
+        part = RecipeDelta(delta, "skills/x@1", alpha)
+        made = MadeModel(recipe, model, base, "base", (part,), {"method": "linear"})
+        registry.catalog.scores.add_made(made)
+        score = Score(
+            model, "model", task, f"sha256:{1:064x}", "accuracy", True, 0.8 * alpha, 0.02, 100, 0,
+            {}, f"sha256:{2:064x}", {}, datetime.now(UTC),
+        )  # fmt: skip
+        registry.catalog.scores.add([score])
 
 
 class Reader(HTMLParser):
