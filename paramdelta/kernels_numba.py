@@ -182,3 +182,24 @@ def accumulate_wide(total: Any, alpha: float, change: Bits) -> None:
     for i in range(change.size):
         product = alpha * np.float64(_float_of(change[i]))
         total[i] = total[i] + (product if product != 0.0 else -0.0)
+
+
+@njit(nogil=True, cache=True)
+def count_ulps(change: Bits, base: Bits, low: int, counts: Any) -> None:
+    """ulps.count of bfloat16 changes and weights."""
+    top = counts.size - 1
+    for i in range(change.size):
+        magnitude = change[i] & MAGNITUDE
+        if magnitude == ZERO or magnitude >= INFINITY:
+            continue
+        place = np.int64(magnitude >> 7)
+        if place == 0:  # subnormal: its highest bit says
+            place = np.int64(1)
+            bits = np.int64(magnitude)
+            while bits < 128:
+                bits *= 2
+                place -= 1
+        own = np.int64((base[i] & MAGNITUDE) >> 7)
+        if own == 0 or own == 255:
+            own = np.int64(1)
+        counts[min(max(place - own + 7 - low, 0), top)] += 1

@@ -61,7 +61,8 @@ def to_float32(bits: Bits, dtype: str) -> npt.NDArray[np.float32]:
 class TensorSketch:
     """The sketch of one tensor, taken while its elements stream by in order."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, part_blocks: int = 0) -> None:
+        """part_blocks: blocks a part, see ``parts``; 0 for one part."""
         seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
         row = _splitmix64(seed, np.arange(WIDTH, dtype=np.uint64))
         self._signs = np.where(row & np.uint64(1), np.float32(1), np.float32(-1))
@@ -72,6 +73,8 @@ class TensorSketch:
         self._rest = np.empty(0, dtype=np.float32)
         self.total = np.zeros(WIDTH, dtype=np.float64)
         self._squares = np.zeros(WIDTH, dtype=np.float64)
+        self._part_blocks = part_blocks
+        self._ends: list[npt.NDArray[np.float64]] = []  # totals where a part ended
 
     def update(self, bits: Bits, dtype: str) -> None:
         """The next elements, BF16, F16 or F32. Any lengths give the same sketch."""
@@ -84,10 +87,7 @@ class TensorSketch:
                 return
             self._add(self._rest.reshape(1, WIDTH))
         whole = bits.size - bits.size % WIDTH
-        if fast := surveyor(whole):
-            self._add_compiled(fast, bits[:whole], dtype)
-        else:
-            self._add(to_float32(bits[:whole], dtype).reshape(-1, WIDTH))
+        self._add_whole(bits[:whole], dtype)
         self._rest = to_float32(bits[whole:], dtype)
 
     def finish(self) -> npt.NDArray[np.float64]:
@@ -98,6 +98,17 @@ class TensorSketch:
             self._add(block)
             self._rest = self._rest[:0]
         return self.total
+
+    def parts(self) -> npt.NDArray[np.float64]:
+        """(P, WIDTH): the sketches of consecutive runs of *part_blocks* blocks.
+
+        Call ``finish`` first. Elements of different parts share no bucket, so P parts of one size
+        estimate like one sketch of P·WIDTH buckets.
+        """
+        ends = [np.zeros(WIDTH), *self._ends]
+        if not self._part_blocks or self._block % self._part_blocks:
+            ends.append(self.total)
+        return np.diff(np.stack(ends), axis=0)
 
     @property
     def norm(self) -> float:
@@ -123,6 +134,20 @@ class TensorSketch:
         flips = negative.astype(np.uint32) << np.uint32(31)
         shift = 16 if dtype == "BF16" else 0
         fast.sketch(wide, shift, self._sign_bits, offsets, flips, self.total, self._squares)
+        self._end_part()
+
+    def _add_whole(self, bits: Bits, dtype: str) -> None:
+        """Whole blocks, cut where a part ends."""
+        while bits.size:
+            size = bits.size
+            if self._part_blocks:
+                left = self._part_blocks - self._block % self._part_blocks
+                size = min(size, left * WIDTH)
+            if fast := surveyor(size):
+                self._add_compiled(fast, bits[:size], dtype)
+            else:
+                self._add(to_float32(bits[:size], dtype).reshape(-1, WIDTH))
+            bits = bits[size:]
 
     def _add(self, blocks: npt.NDArray[np.float32]) -> None:
         offsets, negative = self._next(len(blocks))
@@ -135,6 +160,11 @@ class TensorSketch:
             into = np.subtract if minus else np.add
             into(head, signed[: WIDTH - offset], out=head)
             into(tail, signed[WIDTH - offset :], out=tail)
+        self._end_part()
+
+    def _end_part(self) -> None:
+        if self._part_blocks and self._block % self._part_blocks == 0:
+            self._ends.append(self.total.copy())
 
 
 def value_digest(shape: Sequence[int], buckets: npt.NDArray[np.float64]) -> str:

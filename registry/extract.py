@@ -24,6 +24,7 @@ from paramdelta.logical import LogicalTensor, NumberReader
 from paramdelta.manifest import PATCH_CODEC, Place, ScaleRef, Stream, TensorEntry, TensorKind
 from paramdelta.patch import PatchEncoder
 from paramdelta.safetensors_header import TensorInfo
+from paramdelta.sketch_groups import part_blocks
 from registry.artifacts import Artifacts
 from registry.streams import FrameWriter, stream_of
 
@@ -35,8 +36,8 @@ NO_NORM = f"{0:.9e}"
 class Extracted:
     """entry: the manifest's. The digests are of the bytes that were read: of stored tensors where
     they are whole. The sketches are of Δ and of the base, (WIDTH,) float64, None where the rule
-    does not cover the tensor. base_values: the base tensor's value digest, None where it has rows
-    that the post has not."""
+    does not cover the tensor. delta_parts: Δ's by parts, (P, WIDTH). base_values: the base tensor's
+    value digest, None where it has rows that the post has not."""
 
     entry: TensorEntry
     post_digest: Digest
@@ -44,6 +45,7 @@ class Extracted:
     delta_sketch: npt.NDArray[np.float64] | None = None
     base_sketch: npt.NDArray[np.float64] | None = None
     base_values: str | None = None
+    delta_parts: npt.NDArray[np.float64] | None = None
 
 
 class Pair:
@@ -140,7 +142,10 @@ def extract_delta(
     whole = pair.base.elements <= pair.elements
     values = sketch.value_digest(pair.base.shape, base_sketch) if whole else None
     post_digest = survey.post_hash.digest
-    return Extracted(entry, post_digest, base_digest, delta_sketch, base_sketch, values)
+    return Extracted(
+        entry, post_digest, base_digest, delta_sketch, base_sketch, values,
+        survey.delta_sketch.parts(),
+    )  # fmt: skip
 
 
 class _Survey:
@@ -153,7 +158,8 @@ class _Survey:
             hasher(pair.base.info.nbytes),
             hasher(pair.post.info.nbytes),
         )
-        self.delta_sketch = sketch.TensorSketch(canonical_name)
+        in_parts = part_blocks(canonical_name, pair.elements)
+        self.delta_sketch = sketch.TensorSketch(canonical_name, in_parts)
         self.base_sketch = sketch.TensorSketch(canonical_name)
         self.nonzero = self.nonfinite = 0
         self.equal = pair.base.dtype == pair.post.dtype  # so far, bit for bit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,7 @@ from paramdelta.naming import canonical_name
 from paramdelta.problem import Problem, errors_of
 from paramdelta.safetensors_header import TensorInfo
 from paramdelta.sketch import Sketch, byte_digest
+from paramdelta.sketch_groups import Group, SketchedTensor, grouped
 from paramdelta.vocabulary import is_vocabulary_tensor
 from registry.artifacts import Artifacts
 from registry.commits import Commits
@@ -74,7 +75,10 @@ class ExtractedDelta:
     delta_sketch: Sketch
     base_sketch: Sketch
     problems: tuple[Problem, ...]
-    base_values: Mapping[str, str] | None = None  # None where not every tensor's were taken
+    groups: tuple[Group, ...]
+    # None where not every tensor's were taken
+    base_values: Mapping[str, str] | None = None
+    base_groups: tuple[Group, ...] = ()
     journal: Journal | None = None  # to be removed once the release is there
 
 
@@ -176,8 +180,9 @@ def extract_checkpoint(
         sketch_size=len(sketches),
     )
     return ExtractedDelta(
-        manifest, delta_sketch, base_sketch, tuple(problems), done.base_values, journal
-    )
+        manifest, delta_sketch, base_sketch, tuple(problems), done.groups, done.base_values,
+        done.base_groups, journal,
+    )  # fmt: skip
 
 
 def weight_files_of(
@@ -235,6 +240,8 @@ class _Done:
     delta_sketches: list[npt.NDArray[np.float64]]
     base_sketches: list[npt.NDArray[np.float64]]
     base_values: Mapping[str, str] | None
+    groups: tuple[Group, ...]
+    base_groups: tuple[Group, ...]  # empty where base_values is None
 
 
 def _run(
@@ -291,6 +298,8 @@ def _run(
             post_digests[tensor.whole.name] = result.post_digest
         if partner and partner.is_whole and result.base_digest:
             base_digests[partner.whole.name] = result.base_digest
+    of_base = [(b, r) for (_, b, _), r in zip(work, found, strict=True) if b]
+    values = _base_values(base.view, of_base)
     return _Done(
         tuple(sorted((result.entry for result in found), key=lambda entry: entry.name)),
         _stored(ours, base_digests),
@@ -298,7 +307,28 @@ def _run(
         files,
         [result.delta_sketch for result in found if result.delta_sketch is not None],
         [result.base_sketch for result in found if result.base_sketch is not None],
-        _base_values(base.view, [(b, r) for (_, b, _), r in zip(work, found, strict=True) if b]),
+        values,
+        grouped(sketched_tensors(found)),
+        _base_groups(of_base) if values is not None else (),
+    )
+
+
+def sketched_tensors(found: Iterable[Extracted]) -> list[SketchedTensor]:
+    """Of what is a difference."""
+    return [
+        SketchedTensor(r.entry.name, r.entry.shape, float(r.entry.norm), r.delta_parts)
+        for r in found
+        if r.delta_parts is not None and r.entry.kind == "delta"
+    ]
+
+
+def _base_groups(found: list[tuple[LogicalTensor, Extracted]]) -> tuple[Group, ...]:
+    return grouped(
+        SketchedTensor(
+            tensor.name, tensor.shape, float(result.entry.base_norm), result.base_sketch[np.newaxis]
+        )
+        for tensor, result in found
+        if result.base_sketch is not None
     )
 
 

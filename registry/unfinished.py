@@ -29,10 +29,12 @@ from paramdelta.errors import InvalidError
 from paramdelta.manifest import fields_of
 from paramdelta.manifest_reader import read_entry
 from paramdelta.sketch import WIDTH
+from paramdelta.sketch_groups import MAX_PARTS
 from registry.extract import Extracted
 
 FORMAT = 1
-WORTH = 1 << 20  # bytes of a tensor; a line has up to 90 kB, and small tensors are done quickly
+# bytes of a tensor; a line has up to 90 kB, an embedding's 800 kB; small tensors are done quickly
+WORTH = 1 << 20
 STALE_SECONDS = 14 * 24 * 3600
 SUFFIX = ".journal"
 MAX_LINE = 1 << 20  # bytes
@@ -146,6 +148,7 @@ def _fields(finished: Finished) -> dict[str, Any]:
         "delta_sketch": _text(found.delta_sketch),
         "base_sketch": _text(found.base_sketch),
         "base_values": found.base_values,
+        "delta_parts": _text(found.delta_parts),
         "inputs": finished.inputs,
     }
 
@@ -160,6 +163,7 @@ def _finished(value: dict[str, Any]) -> Finished:
             _buckets(value["delta_sketch"]),
             _buckets(value["base_sketch"]),
             value["base_values"],
+            _parts(value["delta_parts"]),
         ),
         parse_digest(value["inputs"]),
     )
@@ -171,12 +175,23 @@ def _text(buckets: npt.NDArray[np.float64] | None) -> str | None:
 
 def _buckets(text: str | None) -> npt.NDArray[np.float64] | None:
     """ValueError unless they are as many as a sketch has."""
+    found = _parts(text)
+    if found is None:
+        return None
+    if len(found) != 1:
+        raise ValueError("a sketch of another width")
+    one: npt.NDArray[np.float64] = found[0]
+    return one
+
+
+def _parts(text: str | None) -> npt.NDArray[np.float64] | None:
+    """(P, WIDTH). ValueError unless each part has as many as a sketch has."""
     if text is None:
         return None
     found = np.frombuffer(base64.b64decode(text, validate=True), dtype="<f8")
-    if found.size != WIDTH:
-        raise ValueError("a sketch of another width")
-    return found.astype(np.float64)
+    if not 1 <= found.size // WIDTH <= MAX_PARTS:
+        raise ValueError("a sketch of no or too many parts")
+    return found.astype(np.float64).reshape(-1, WIDTH)
 
 
 def _sweep(folder: Path) -> None:
