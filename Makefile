@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS := 1
 export PYTHONHASHSEED := 0
 
-.PHONY: demo test test-eval fuzz soak lint format cover bench bench-codec bench-publish family pictures clean
+.PHONY: demo test test-eval fuzz soak lint format cover bench bench-apply bench-codec bench-publish family pictures clean
 
 # torch comes first and alone: asked for later, a range could pull a CUDA build of gigabytes
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -62,6 +62,9 @@ bench: $(VENV)/.installed  ## memory and speed of publish, apply and restore
 	.venv-peers/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	.venv-peers/bin/python -m pip install --quiet --requirement benchmarks/requirements.txt
 	touch $@
+
+bench-apply: .venv-peers/.installed  ## apply and restore against mergekit, a script by hand and cp
+	$(BIN)/python benchmarks/bench_apply.py --peers .venv-peers/bin --gb $(or $(BENCH_GB),1)
 
 bench-codec: .venv-peers/.installed  ## bits a weight and speed against zipnn and lmzip
 	.venv-peers/bin/python benchmarks/bench_codec.py

@@ -80,7 +80,9 @@ def make(folder: Path, gigabytes: float) -> None:
             )
         serialize_file(tensors, str(target / "model.safetensors"), {"format": "pt"})
         (target / "config.json").write_text(
-            f'{{"model_type": "llama", "hidden_size": {HIDDEN}, "num_hidden_layers": {layers}, '
+            f'{{"model_type": "llama", "architectures": ["LlamaForCausalLM"], '
+            f'"intermediate_size": {WIDE}, "torch_dtype": "bfloat16", "hidden_size": {HIDDEN}, '
+            f'"num_hidden_layers": {layers}, '
             f'"num_attention_heads": 16, "num_key_value_heads": 16, "vocab_size": {VOCAB}, '
             '"tie_word_embeddings": false}'
         )

@@ -48,7 +48,12 @@ def _out() -> Any:
     help="Rows of the vocabularies: by ids, or by the tokens' strings (tokens).  [default: ids]",
 )
 @click.option("--keep-base-behaviour", is_flag=True, help="Keep its chat template and eos.")
-@click.option("--dry-run", is_flag=True, help="Only show the plan.")
+@click.option(
+    "--shard",
+    metavar="I/N",
+    help="Make part I of N; processes on one shared folder, the last one seals the model.",
+)
+@click.option("--dry-run", "--plan-only", is_flag=True, help="Only show the plan (and the parts).")
 @click.option("--force", is_flag=True, help="Replace the output folder if it exists.")
 @require_signed_option
 @pass_state
@@ -59,6 +64,7 @@ def apply(
     file: Path | None,
     device: str,
     dry_run: bool,
+    shard: str | None,
     force: bool,
     **said: Any,
 ) -> None:
@@ -68,8 +74,14 @@ def apply(
     paramdelta apply skills/chat --base ./llama-3.1 --out ./chat-3.1
     paramdelta apply skills/chat:0.7 skills/maths@2:0.5 --base llama-3.1 --out ./mix --dry-run
     paramdelta apply -f mix.yaml --method ties --method-option density=0.3
+    paramdelta apply skills/chat --base llama-405b --out /shared/chat --shard 1/8
+
+    An apply that was interrupted goes on where it stopped when it is run again.
     """
     from registry.recipe import Recipe, require
+    from registry.sharing import parse_part
+
+    part = parse_part(shard) if shard else None
 
     with state.registry() as registry:
         recipe = Recipe(deltas, **said)
@@ -90,10 +102,19 @@ def apply(
             notes=recipe.notes,
         )
         if dry_run:
-            document = {"out": str(out), "plan": plan.to_json(), "dry_run": True}
-            state.emit(document, lambda: _out().plan(plan))
+            shares = registry.shares(plan, part.count if part else 1)
+            document = {
+                "out": str(out), "plan": plan.to_json(), "dry_run": True, "device": plan.device,
+                "device_reason": plan.device_reason,
+                "shards": [share.to_json() for share in shares],
+            }  # fmt: skip
+            state.emit(document, lambda: _out().planned(plan, shares if part else []))
             return
-        found = registry.apply(plan, out, force=force)
+        found = (
+            registry.apply_part(plan, out, part, force=force)
+            if part
+            else registry.apply(plan, out, force=force)
+        )
     state.emit(found.to_json(), lambda: _out().applied(found))
 
 

@@ -14,17 +14,14 @@ from cli_views.common import (
     new_table,
     problem_lines,
     said,
+    size_text,
 )
 from cli_views.signing import vouchers
+from registry.results import Applied, AppliedPart, ExportedLora, MethodView, RestoredView
 
 if TYPE_CHECKING:
     from registry.plan import Plan
-    from registry.results import (
-        Applied,
-        ExportedLora,
-        MethodView,
-        RestoredView,
-    )
+    from registry.sharing import Assignment
 
 
 def plan(found: Plan) -> None:
@@ -35,7 +32,7 @@ def plan(found: Plan) -> None:
             ("method", f"{_method(found)}, rule {found.rule}"),
             *(("alpha for", f"{pattern}: {alpha:g}") for pattern, alpha in found.alpha_for),
             ("dtype", found.dtype or "as the base"),
-            ("device", found.device),
+            ("device", ": ".join(filter(None, (found.device, found.device_reason)))),
             ("tensors", ", ".join(f"{n} {what}" for what, n in _actions(found.counts) if n)),
             ("files", ", ".join(f"{file.path} ({file.origin})" for file in found.files)),
         ]
@@ -77,7 +74,24 @@ def _actions(counts: Mapping[str, int]) -> list[tuple[str, int]]:
     return [(words[action], n) for action, n in counts.items()]
 
 
-def applied(found: Applied) -> None:
+def planned(found: Plan, shares: Sequence[Assignment]) -> None:
+    """shares: what each part makes, where there are several."""
+    plan(found)
+    if not shares:
+        return
+    table = new_table("shard", "tensors", "bytes", "files")
+    for share in shares:
+        files = ", ".join(share.files[:SHOWN]) + (" …" if len(share.files) > SHOWN else "")
+        table.add_row(
+            str(share.part), str(len(share.tensors)), size_text(share.nbytes), escape(files)
+        )
+    console.print(table)
+
+
+def applied(found: Applied | AppliedPart) -> None:
+    if isinstance(found, AppliedPart):
+        _applied_part(found)
+        return
     plan(found.plan)
     facts(
         [
@@ -88,6 +102,17 @@ def applied(found: Applied) -> None:
         ]
     )
     console.print(f"next: paramdelta verify --model {escape(found.out)}", style="dim")
+
+
+def _applied_part(found: AppliedPart) -> None:
+    facts(
+        [
+            ("out", found.out),
+            ("shard", found.shard),
+            ("content", found.content_digest or f"not sealed: {found.missing} tensors to go"),
+            ("time", f"{found.seconds:.1f} s on {found.device}"),
+        ]
+    )
 
 
 def _lost(found: Applied) -> list[str]:

@@ -177,6 +177,10 @@ def _add_compiled(fast: ModuleType, base: Bits, terms: Sequence[Term], out: Bits
         else:
             fast.add_scaled(base, float(term.alpha), term.delta, out)
         return
+    if len(terms) == 2 and terms[0].dtype == terms[1].dtype == "BF16":
+        one, two = terms
+        fast.add_two(base, float(one.alpha), one.delta, float(two.alpha), two.delta, out)
+        return
     total = np.empty(base.size, dtype=np.float64)
     fast.start(base, total)
     for term in terms:

@@ -96,6 +96,16 @@ def update_all(streams: Sequence[tuple[Hasher | LaneHasher, Data]]) -> None:
         one._end(data[data.size - data.size % _BLOCK :])
 
 
+def update_pieces(
+    streams: Sequence[tuple[Hasher | LaneHasher, Sequence[Data]]],
+) -> None:
+    """As update_all, with several pieces a stream, the last of them the longest."""
+    for one, pieces in streams:
+        for piece in pieces[:-1]:
+            one.update(piece)
+    update_all([(one, pieces[-1]) for one, pieces in streams if pieces])
+
+
 def _compress(lanes: list[list[int]]) -> None:
     """As many blocks of one to three lanes (state, data, blocks left) as the shortest has."""
     kernels, count = hashing(), min(lane[2] for lane in lanes)

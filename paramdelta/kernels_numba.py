@@ -90,6 +90,18 @@ def add_scaled(base: Bits, alpha: float, change: Bits, out: Bits) -> None:
 
 
 @njit(nogil=True, cache=True)
+def add_two(base: Bits, alpha: float, change: Bits, beta: float, other: Bits, out: Bits) -> None:
+    """delta.add of two bfloat16 terms, in one pass."""
+    for i in range(base.size):
+        product = alpha * np.float64(_widen(change[i]))
+        total = np.float64(_widen(base[i])) + (product if product != 0.0 else -0.0)
+        product = beta * np.float64(_widen(other[i]))
+        total = total + (product if product != 0.0 else -0.0)
+        found = _round(np.float32(total))
+        out[i] = base[i] if (base[i] & MAGNITUDE) > INFINITY else found
+
+
+@njit(nogil=True, cache=True)
 def start(base: Bits, total: Any) -> None:
     """total (float64) = base."""
     for i in range(base.size):

@@ -144,17 +144,17 @@ def _three(context: Any, s0: Any, s1: Any, s2: Any, d0: Any, d1: Any, d2: Any, c
     return types.uint64(*[types.uint64] * 7), _generate
 
 
-@njit("uint64(uint64, uint64, uint64)", nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def one(state: int, data: int, count: int) -> int:
     """Takes *count* blocks at the address *data* into the state at the address *state*."""
     return _one(state, data, count)
 
 
-@njit("uint64(uint64, uint64, uint64, uint64, uint64)", nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def two(s0: int, s1: int, d0: int, d1: int, count: int) -> int:
     return _two(s0, s1, d0, d1, count)
 
 
-@njit("uint64(uint64, uint64, uint64, uint64, uint64, uint64, uint64)", nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def three(s0: int, s1: int, s2: int, d0: int, d1: int, d2: int, count: int) -> int:
     return _three(s0, s1, s2, d0, d1, d2, count)

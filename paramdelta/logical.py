@@ -191,6 +191,11 @@ class NumberReader:
         self._codes: Bits = np.empty(0, dtype=np.uint8)
         self._table = _read_table(reader, tensor.scales) if tensor.scales else None
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the numbers are the stored bytes themselves."""
+        return self.tensor.dtype == self.tensor.info.dtype
+
     def read_into(self, start: int, out: Bits) -> Bits:
         """Fills *out* with numbers from element *start* on; returns their stored bytes.
 

@@ -1,7 +1,8 @@
 """An output folder that appears whole or not at all.
 
-Everything is written into a hidden folder beside it, synced, and renamed into place. A killed
-process leaves only that hidden folder, which the next one for the same output sweeps away.
+Everything is written into a hidden folder beside it (see partial), synced, and renamed into place.
+A killed process leaves only that hidden folder, which the next one for the same output sweeps away,
+or goes on in if it has the same key.
 """
 
 from __future__ import annotations
@@ -9,10 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import fcntl
 import os
-import re
-import secrets
 import shutil
 import stat
 from collections.abc import Iterator
@@ -24,24 +22,33 @@ import numpy as np
 import numpy.typing as npt
 
 from paramdelta.errors import (
+    Cancelled,
     ConflictError,
     CorruptError,
     InvalidError,
     NotFoundError,
     StorageError,
+    UnreachableError,
 )
+from paramdelta.partial import JOURNAL, OLD, make_partial, sweep
 from paramdelta.paths import PathNames, check_relative_path
 
 WRITE_BYTES = 1 << 19  # larger single writes were sometimes far slower
 _COPY_BYTES = 1 << 20
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _SOURCE = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe must not hang us
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _AT_FDCWD = -100
 _NOREPLACE, _EXCHANGE = 1, 2  # flags of renameat2(2)
-_OLD = ".old"
+# After these the work can go on where it stopped; after any other error it would fail again.
+_GOES_ON = (KeyboardInterrupt, SystemExit, Cancelled, UnreachableError)
 # No such function on musl and macOS.
 _RENAMEAT2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+# Linux only: (descriptor, offset, count, flags) → 0 or −1
+_SYNC_RANGE = getattr(ctypes.CDLL(None), "sync_file_range", None)
+if _SYNC_RANGE is not None:
+    _SYNC_RANGE.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+_SYNC_WRITE = 2
 # What kernels and file systems say that do not know the call, or its flags.
 _NOT_SUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
@@ -51,15 +58,18 @@ Data = npt.NDArray[Any] | bytes | memoryview
 class OutputFile:
     """A preallocated file. ``pwrite`` may be called from several threads at once."""
 
-    def __init__(self, path: Path, size: int) -> None:
+    def __init__(self, path: Path, size: int, again: bool = False) -> None:
+        """again: it may be there already, with what was written of it."""
         self.path, self.size = path, size
         with storage_errors(path, size):
             try:
-                self._fd = os.open(path, _NEW, 0o666)
+                self._fd = os.open(path, _OPEN | (0 if again else os.O_EXCL), 0o666)
             except FileExistsError:
                 raise ConflictError("written twice", where=path) from None
         try:
             with storage_errors(path, size):
+                if os.fstat(self._fd).st_size > size:
+                    os.ftruncate(self._fd, size)
                 _allocate(self._fd, size)
         except BaseException:
             self.close()
@@ -80,11 +90,30 @@ class OutputFile:
                 n = os.pwrite(self._fd, view[:WRITE_BYTES], offset)
                 view, offset = view[n:], offset + n
 
+    def pread(self, out: npt.NDArray[np.uint8], offset: int) -> None:
+        """Fills *out* with what stands at *offset*. StorageError if it cannot."""
+        view = out.data
+        with storage_errors(self.path):
+            while view:
+                n = os.preadv(self._fd, [view], offset)
+                if not n:
+                    raise OSError(errno.EIO, "the file ends too soon")
+                view, offset = view[n:], offset + n
+
+    def start_sync(self, offset: int, count: int) -> None:
+        """Has the disk begin with these bytes, so that ``finish`` has little left to wait for."""
+        if _SYNC_RANGE is not None and self._fd >= 0:  # a hint: what it says does not matter
+            _SYNC_RANGE(self._fd, offset, count, _SYNC_WRITE)
+
+    def sync(self) -> None:
+        """A failed fsync is a failed write."""
+        with storage_errors(self.path, self.size):
+            os.fsync(self._fd)
+
     def finish(self) -> None:
         """Syncs and closes; no error if that is done. A failed fsync is a failed write."""
         if self._fd >= 0:
-            with storage_errors(self.path, self.size):
-                os.fsync(self._fd)
+            self.sync()
             self.close()
 
     def close(self) -> None:
@@ -99,10 +128,16 @@ class FolderWriter:
     final: where the folder shall appear; its parents are made. ConflictError at once if something
     is there. replace: a folder that is there is replaced in one step (two on file systems that
     cannot exchange names) and then deleted; never a file or a link.
+    key: 16 hex digits that stand for what is being made. What an interrupted writer of the same key
+    left is there again, and an interrupt (or a store out of reach) leaves it for the next one.
+    shared: several processes of one key write at once; ``leave`` is how those end that do not
+    commit. ConflictError if another process holds the key.
     path: the hidden folder, for reading back what was written.
     """
 
-    def __init__(self, final: Path, replace: bool = False) -> None:
+    def __init__(
+        self, final: Path, replace: bool = False, key: str | None = None, shared: bool = False
+    ) -> None:
         self.final = Path(os.path.abspath(final))
         self._replace = replace
         self._files: list[OutputFile] = []
@@ -111,17 +146,20 @@ class FolderWriter:
         self._committed = False
         with storage_errors(self.final.parent):
             self._parents = _make_parents(self.final.parent)
-            _sweep(self.final)
+            sweep(self.final, key)
+        self._key, self._shared, self._left = key, shared, False
         _check_final(self.final, replace)
         with storage_errors(self.final):
-            self.path, self._lock = _make_partial(self.final)
+            self.path, self._lock = make_partial(self.final, key, shared)
+        if key is not None and not self.path.name.endswith(key):
+            self._key = None
 
     def file(self, relative: str, size: int) -> OutputFile:
         """A new file of exactly *size* bytes, for writing at offsets; what is not written is 0.
 
         Its space is taken now: StorageError if the disk is full. InvalidError on unsafe paths.
         """
-        made = OutputFile(self._place(relative), size)
+        made = OutputFile(self._place(relative), size, again=self._key is not None)
         self._files.append(made)
         return made
 
@@ -150,6 +188,8 @@ class FolderWriter:
         for file in self._files:
             file.finish()
         with storage_errors(self.final):
+            if self._key is not None:
+                shutil.rmtree(self.path / JOURNAL, ignore_errors=True)
             for folder in sorted(self._folders | {self.path}, reverse=True):  # inner ones first
                 sync_folder(folder)
             if self._replace and os.path.lexists(self.final):
@@ -161,11 +201,24 @@ class FolderWriter:
             for folder in (self.final, *self._parents):
                 sync_folder(folder.parent)
 
+    def sync(self) -> None:
+        """Every file that this process has written to is on disk when it returns."""
+        for file in self._files:
+            file.sync()
+
+    def leave(self) -> None:
+        """Ends without an output; what was written stays for others of the same key."""
+        self._left = True
+
+    def discard(self) -> None:
+        """Nothing that was written here may be gone on with, by no process."""
+        self._key, self._shared = None, False
+
     def _swap(self) -> None:
         """The new folder in the old one's place. The old one is then where `__exit__` deletes."""
         if _renameat2(self.path, self.final, _EXCHANGE):
             return
-        aside = self.path.with_name(self.path.name + _OLD)
+        aside = self.path.with_name(self.path.name + OLD)
         self.final.rename(aside)
         try:
             rename_noreplace(self.path, self.final)
@@ -196,13 +249,23 @@ class FolderWriter:
     ) -> None:
         for file in self._files:
             file.close()
-        # What cannot be deleted is swept by the next writer of this output.
-        shutil.rmtree(self.path, ignore_errors=True)
+        if self._committed and self._key is not None:
+            # where a file that is open leaves a trace until it is closed (NFS)
+            shutil.rmtree(self.final / JOURNAL, ignore_errors=True)
+        if not self._stays(error):
+            # What cannot be deleted is swept by the next writer of this output.
+            shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
         if not self._committed:
             for folder in reversed(self._parents):
                 with contextlib.suppress(OSError):  # somebody else uses it by now
                     folder.rmdir()
+
+    def _stays(self, error: BaseException | None) -> bool:
+        """Whether the hidden folder is for others to go on with."""
+        if self._committed or self._key is None:
+            return False
+        return self._left or self._shared or isinstance(error, _GOES_ON)
 
 
 @contextlib.contextmanager
@@ -320,57 +383,3 @@ def _open_source(path: Path) -> int:
         os.close(fd)
         raise InvalidError("not a regular file", where=path)
     return fd
-
-
-def _prefix(final: Path) -> str:
-    return f".{final.name}.partial-"
-
-
-def _make_partial(final: Path) -> tuple[Path, int]:
-    """A fresh hidden folder and a descriptor that holds its lock."""
-    while True:
-        path = final.parent / f"{_prefix(final)}{secrets.token_hex(8)}"
-        path.mkdir()
-        fd = os.open(path, _FOLDER)
-        # Waits for a sweeper that came between mkdir and here; then the folder is gone.
-        with contextlib.suppress(OSError):  # a file system without locks: nobody sweeps there
-            fcntl.flock(fd, fcntl.LOCK_EX)
-        if path.exists():
-            return path, fd
-        os.close(fd)
-
-
-def _sweep(final: Path) -> None:
-    """Removes what killed processes left of this output; puts back a folder that was set aside."""
-    ours = re.compile(re.escape(_prefix(final)) + rf"[0-9a-f]{{16}}({re.escape(_OLD)})?")
-    for left in sorted(final.parent.iterdir()):
-        if not ours.fullmatch(left.name) or left.is_symlink() or not left.is_dir():
-            continue
-        # The lock is held while we delete, so that nobody can take the folder for alive.
-        owner = left.with_suffix("") if left.suffix == _OLD else left
-        with _locked(owner) as dead:
-            if not dead:
-                continue
-            if left.suffix == _OLD and not os.path.lexists(final):
-                left.rename(final)
-            else:
-                shutil.rmtree(left, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
-    """Takes the lock of a partial folder; False if a process holds it. A folder gone is free."""
-    try:
-        fd = os.open(folder, _FOLDER)
-    except FileNotFoundError:
-        yield True
-        return
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(fd)

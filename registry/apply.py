@@ -6,9 +6,10 @@ sizes, shards or the device.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,16 +17,19 @@ from paramdelta import delta
 from paramdelta.checkpoint import Checkpoint, TensorReader
 from paramdelta.digest import Digest, Hasher, content_digest
 from paramdelta.dtypes import ARITHMETIC, Bits, carrier
+from paramdelta.hashing import LaneHasher, hasher, update_pieces
 from paramdelta.logical import NumberReader
 from registry.artifacts import Artifacts
 from registry.contribution import Addend, Placed, StoredElements, open_elements
 from registry.extract import CHUNK, hash_tensor, row_length
-from registry.jobs import Job, run_jobs
+from registry.jobs import Crew, Job, Lane, run_jobs
+from registry.journal import Done
 from registry.layout import tensor_bytes
 from registry.lost import Lost, LostCounter
 from registry.merging import MergedElements, is_merged, merged_part
 from registry.plan import Plan, PlanPart, PlanTensor, PlanTerm
 from registry.progress import Progress
+from registry.streams import Unhashed
 
 Add = Callable[[Bits, str, Sequence[delta.Term], Bits, str], None]
 Advance = Callable[[int], None]
@@ -55,6 +59,17 @@ class _Work:
     artifacts: Artifacts
     sink: Sink
     add: Add
+    crew: Crew
+
+
+class Memory(Protocol):
+    """What earlier runs have finished. Called from several threads."""
+
+    def recall(self, tensor: str, nbytes: int, advance: Advance) -> Done | None:
+        """A finished tensor whose bytes are there and were hashed again, or None."""
+
+    def remember(self, done: Done) -> None:
+        """*done* is written."""
 
 
 def execute(
@@ -67,37 +82,96 @@ def execute(
     progress: Progress,
     task: str = "apply",
     add: Add = delta.add,
-) -> Outcome:
-    """Makes every tensor of *plan* and hands its bytes to *sink*."""
+    memory: Memory | None = None,
+    only: Collection[str] | None = None,
+) -> dict[str, Done]:
+    """Makes the tensors of *plan* and hands their bytes to *sink*; hashes those it drops.
+
+    memory: what need not be made again. only: names of tensors, of all that ``names_of`` gives.
+    """
     with base.reader() as reader:
-        work = _Work(plan, reader, artifacts, sink, add)
-        tensors = [_TensorJob(tensor, work) for tensor in plan.tensors]
-        jobs = [Job(tensor_bytes(t), job.run) for t, job in zip(plan.tensors, tensors, strict=True)]
+        crew = Crew()
+        work = _Work(plan, reader, artifacts, sink, add, crew)
+        jobs = [
+            Job(tensor_bytes(t), _remembering(memory, t.name, tensor_bytes(t), _maker(t, work)))
+            for t in plan.tensors
+            if only is None or t.name in only
+        ]
         jobs += [
-            Job(base.tensors[name].nbytes, _hash_job(reader, base, name)) for name in plan.dropped
+            Job(base.tensors[name].nbytes, _remembering(memory, name, 0, hash_job))
+            for name, hash_job in ((name, _hash_job(work, base, name)) for name in plan.dropped)
+            if only is None or name in only
         ]
         total = sum(job.size for job in jobs)
-        digests = run_jobs(jobs, threads, progress, task, total)
+        found = run_jobs(jobs, threads, progress, task, total, crew=crew)
+    return {done.tensor: done for done in found}
+
+
+def names_of(plan: Plan) -> list[str]:
+    """All that has to be done for an output: its tensors, and the base's that it drops."""
+    return [tensor.name for tensor in plan.tensors] + list(plan.dropped)
+
+
+def outcome_of(plan: Plan, base: Checkpoint, done: Mapping[str, Done]) -> Outcome:
+    """The digests of the whole, from those of all ``names_of``."""
     made = [
         (tensor.name, tensor.dtype, tensor.shape, out)
-        for tensor, (_, out) in zip(plan.tensors, digests, strict=False)
-        if out is not None
+        for tensor in plan.tensors
+        if (out := done[tensor.name].digest) is not None
     ]
-    names = [tensor.base_name for tensor in plan.tensors] + list(plan.dropped)
+    pairs = [(tensor.name, tensor.base_name) for tensor in plan.tensors]
     read = [
         (info.name, info.dtype, info.shape, found)
-        for name, (found, _) in zip(names, digests, strict=True)
-        if name is not None and found is not None and (info := base.tensors[name])
+        for name, base_name in [*pairs, *((name, name) for name in plan.dropped)]
+        if base_name is not None
+        and (found := done[name].base) is not None
+        and (info := base.tensors[base_name])
     ]
-    lost = tuple(job.lost.found for job in tensors if job.tensor.action == "add")
+    lost = tuple(
+        Lost(one.tensor, one.touched, one.lost)
+        for tensor in plan.tensors
+        if (one := done[tensor.name]).touched is not None and one.lost is not None
+    )
     return Outcome(content_digest(read), content_digest(made), lost)
 
 
-def _hash_job(
-    reader: TensorReader, base: Checkpoint, name: str
-) -> Callable[[Advance], tuple[Digest | None, Digest | None]]:
+def _remembering(
+    memory: Memory | None, name: str, nbytes: int, make: Callable[[Advance], Done]
+) -> Callable[[Advance], Done]:
+    if memory is None:
+        return make
+
+    def run(advance: Advance) -> Done:
+        done = memory.recall(name, nbytes, advance) or make(advance)
+        memory.remember(done)
+        return done
+
+    return run
+
+
+def _maker(tensor: PlanTensor, work: _Work) -> Callable[[Advance], Done]:
+    return lambda advance: _TensorJob(tensor, work).run(advance)
+
+
+def _hash_job(work: _Work, base: Checkpoint, name: str) -> Callable[[Advance], Done]:
     """What the output leaves out counts in the base's digest."""
-    return lambda advance: (hash_tensor(reader, base.tensors[name], advance), None)
+    return lambda advance: Done(
+        name, 0, None, hash_tensor(work.reader, base.tensors[name], advance)
+    )
+
+
+class _Room:
+    """Buffers for a chunk of base and output; ``swap`` gives others while these are in use."""
+
+    def __init__(self, chunk: int, base_dtype: str, out_dtype: str) -> None:
+        self.held = np.zeros(chunk, dtype=carrier(base_dtype))
+        self.out = np.empty(chunk, dtype=carrier(out_dtype))
+        self._other: tuple[Bits, Bits] | None = None
+
+    def swap(self) -> None:
+        other = self._other or (np.zeros_like(self.held), np.empty_like(self.out))
+        self._other = self.held, self.out
+        self.held, self.out = other
 
 
 class _TensorJob:
@@ -106,14 +180,24 @@ class _TensorJob:
     def __init__(self, tensor: PlanTensor, work: _Work) -> None:
         self.tensor, self._work = tensor, work
         self.lost = LostCounter(tensor.name, tensor.dtype)
-        self._base_hash, self._out_hash = Hasher(), Hasher()
+        size = tensor_bytes(tensor)
+        self._base_hash, self._out_hash = hasher(size), hasher(size)
         self._offset = 0  # bytes of the output that are written
+        self._lane = Lane(work.crew)
 
-    def run(self, advance: Advance) -> tuple[Digest | None, Digest | None]:
+    def run(self, advance: Advance) -> Done:
         for part in self.tensor.parts:
             self._part(part, advance)
         base = self._base_hash.digest if self.tensor.base_name else None
-        return base, self._out_hash.digest
+        counted = self.lost.found if self.tensor.action == "add" else None
+        return Done(
+            self.tensor.name,
+            self._offset,
+            self._out_hash.digest,
+            base,
+            counted.touched if counted else None,
+            counted.lost if counted else None,
+        )
 
     def _part(self, part: PlanPart, advance: Advance) -> None:
         placed: list[Addend]
@@ -123,7 +207,10 @@ class _TensorJob:
         else:
             placed = [self._open(term, part) for term in part.terms]
         try:
-            self._elements(part, placed, advance)
+            try:
+                self._elements(part, placed, advance)
+            finally:
+                self._lane.wait()
             for source in placed:
                 source.finish()
         finally:
@@ -143,19 +230,32 @@ class _TensorJob:
         for size in part.shape:
             count *= size
         chunk = max(1, min(placed[0].frame_elements if placed else CHUNK, count))
-        out = np.empty(chunk, dtype=carrier(self.tensor.dtype))
-        held = np.zeros(chunk, dtype=carrier(dtype))
+        room = _Room(chunk, dtype, self.tensor.dtype)
         for start in range(0, count, chunk):
             n = min(chunk, count - start)
+            held, out = room.held[:n], room.out[:n]
             there = max(0, min(n, part.base.elements - start)) if part.base else 0
+            stored = held[:0]
             if base and there:
-                self._base_hash.update(base.read_into(start, held[:there]))
-            held[there:n] = 0
-            self._make(part, placed, held[:n], dtype, out[:n])
-            self._out_hash.update(out[:n])
-            self._work.sink(self.tensor.name, self._offset, out[:n])
-            self._offset += out[:n].nbytes
-            advance(out[:n].nbytes)
+                stored = base.read_into(start, held[:there])
+            held[there:] = 0
+            self._make(part, placed, held, dtype, out)
+            streams = [found for source in placed for found in source.unhashed()]
+            step = partial(self._finish, self._offset, stored, out, streams)
+            self._offset += out.nbytes
+            if self._lane.run(step):
+                room.swap()
+            if base and not base.is_plain:
+                self._lane.wait()  # the next read would write over *stored*
+            advance(out.nbytes)
+
+    def _finish(self, offset: int, stored: Bits, out: Bits, streams: list[Unhashed]) -> None:
+        """Hashes what was read and made of a chunk, while it is in the cache, and writes it."""
+        ends: list[tuple[Hasher | LaneHasher, list[Any]]] = [
+            (self._base_hash, [stored]), (self._out_hash, [out]), *streams,
+        ]  # fmt: skip
+        update_pieces(ends)
+        self._work.sink(self.tensor.name, offset, out)
 
     def _make(
         self, part: PlanPart, placed: list[Addend], held: Bits, dtype: str, out: Bits

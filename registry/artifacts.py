@@ -22,6 +22,7 @@ from types import TracebackType
 
 from paramdelta.digest import PREFIX, Digest, Hasher, digest_of
 from paramdelta.errors import CorruptError, InvalidError, NotFoundError
+from paramdelta.hashing import LaneHasher, hasher
 from paramdelta.limits import (
     MAX_LISTED_KEYS,
     MAX_MANIFEST_BYTES,
@@ -79,11 +80,14 @@ class Artifacts:
         """Stores *data*; a blob that is there already is re-hashed, and healed if damaged."""
         return self._put(blob_key(digest_of(data)), data)
 
-    def open_blob(self, digest: Digest, size: int) -> BlobReader:
-        """For reading in order. CorruptError if it is missing."""
+    def open_blob(self, digest: Digest, size: int, *, beside: bool = False) -> BlobReader:
+        """For reading in order. CorruptError if it is missing.
+
+        beside: the caller will hash what it reads together with other streams.
+        """
         key = blob_key(digest)
         try:
-            return BlobReader(self.store, key, digest, size)
+            return BlobReader(self.store, key, digest, size, beside=beside)
         except NotFoundError as error:
             raise CorruptError("a blob is missing", where=key, remedy=_REMEDY) from error
 
@@ -298,26 +302,48 @@ class BlobWriter:
 class BlobReader:
     """A blob read in order and hashed on the way. Only ``finish`` says that it was sound."""
 
-    def __init__(self, store: Store, key: str, digest: Digest, size: int) -> None:
+    def __init__(
+        self, store: Store, key: str, digest: Digest, size: int, *, beside: bool = False
+    ) -> None:
         self._key, self._digest, self._size = key, digest, size
-        self._hasher = Hasher()
+        self._hasher = hasher(size) if beside else Hasher()
+        self._read = 0
+        self._unhashed: list[bytes] = []  # what was read last
         self._file = store.open(key)
 
     def read(self, n: int) -> bytes:
         """The next *n* bytes, fewer only at the end; never more than the promised size."""
+        if sum(map(len, self._unhashed)) >= CHUNK:
+            self._hash()
         parts = []
-        left = min(n, self._size - self._hasher.size)
+        left = min(n, self._size - self._read)
         while left > 0:
             part = self._file.read(left)
             if not part:
                 break
-            self._hasher.update(part)
             parts.append(part)
             left -= len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        self._read += len(data)
+        self._unhashed.append(data)
+        return data
+
+    def unhashed(self) -> tuple[Hasher | LaneHasher, list[bytes]]:
+        """What was read and is not hashed yet, for the caller to hash beside other streams.
+
+        The caller must have done so before it calls this again, or ``finish``.
+        """
+        pieces, self._unhashed = self._unhashed, []
+        return self._hasher, pieces
+
+    def _hash(self) -> None:
+        hash_, pieces = self.unhashed()
+        for piece in pieces:
+            hash_.update(piece)
 
     def finish(self) -> None:
         """CorruptError unless exactly the promised bytes were there and have the digest."""
+        self._hash()
         if self._hasher.size < self._size:
             raise CorruptError(
                 f"{self._hasher.size} bytes of {self._size}", where=self._key, remedy=_REMEDY

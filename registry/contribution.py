@@ -18,7 +18,7 @@ from paramdelta.manifest import Product, TensorEntry, Transferred
 from paramdelta.vocabulary import RowMap
 from registry.artifacts import Artifacts
 from registry.extract import CHUNK, row_length
-from registry.streams import TensorStream
+from registry.streams import TensorStream, Unhashed
 
 Fresh = slice | npt.NDArray[np.bool_] | None
 
@@ -33,6 +33,7 @@ class Elements(Protocol):
     @property
     def frame_elements(self) -> int: ...
     def read(self, out: Bits) -> None: ...
+    def unhashed(self) -> list[Unhashed]: ...
     def finish(self) -> None: ...
     def close(self) -> None: ...
 
@@ -44,6 +45,7 @@ class Addend(Protocol):
     def frame_elements(self) -> int: ...
     def term(self, n: int, alpha: float) -> delta.Term: ...
     def fresh(self, n: int) -> Fresh: ...
+    def unhashed(self) -> list[Unhashed]: ...
     def finish(self) -> None: ...
     def close(self) -> None: ...
 
@@ -69,6 +71,9 @@ class StoredElements:
             return None
         self._left -= n
         return self.stream.next_payload()
+
+    def unhashed(self) -> list[Unhashed]:
+        return self.stream.unhashed()
 
     def finish(self) -> None:
         rest = np.empty(max(1, min(CHUNK, self._left)), dtype=carrier(self.dtype))
@@ -96,6 +101,9 @@ class ProductElements:
     def read(self, out: Bits) -> None:
         self._product.rows_into(self._position, out)
         self._position += out.size
+
+    def unhashed(self) -> list[Unhashed]:
+        return []
 
     def finish(self) -> None:
         """Both factors were proved when they were read."""
@@ -190,6 +198,10 @@ class Placed:
             return slice(low, high) if low < high else None
         mask: npt.NDArray[np.bool_] = self._sources(start, n) >= self._rows.fresh
         return mask if mask.any() else None
+
+    def unhashed(self) -> list[Unhashed]:
+        """Bytes of its blob that are read and not hashed: see artifacts.BlobReader."""
+        return self.source.unhashed()
 
     def finish(self) -> None:
         self.source.finish()

@@ -25,6 +25,7 @@ from paramdelta.naming import canonical_name
 from registry.contribution import Fresh, Placed
 from registry.extract import CHUNK, row_length
 from registry.plan import Plan, PlanPart, PlanTerm
+from registry.streams import Unhashed
 
 DTYPE = "F32"
 
@@ -84,6 +85,9 @@ class MergedElements:
     def fresh(self, n: int) -> Fresh:
         """Which of the elements that ``term`` gave last are rows of new tokens."""
         return self._fresh
+
+    def unhashed(self) -> list[Unhashed]:
+        return [pieces for placed in self._placed for pieces in placed.unhashed()]
 
     def finish(self) -> None:
         for placed in self._placed:

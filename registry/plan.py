@@ -154,6 +154,7 @@ class Plan:
     align: Align = "ids"
     dropped: tuple[str, ...] = ()  # the base's tensors that the output has not
     behaviour: tuple[Change, ...] = ()  # against the new base
+    device_reason: str = ""  # why this device; stands in no output
     signed: Mapping[str, tuple[Voucher, ...]] | None = None  # by ref; None: no keyring was asked
 
     def names(self, action: Action) -> list[str]:

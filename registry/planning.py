@@ -45,21 +45,23 @@ def parse_dtype(text: str | None) -> str | None:
         ) from None
 
 
-def choose_device(text: str) -> str:
-    """``cpu`` or ``cuda``. ``auto`` looks for an NVIDIA driver before it pays for torch."""
+def choose_device(text: str) -> tuple[str, str]:
+    """(``cpu`` or ``cuda``, why). ``auto`` looks for an NVIDIA driver before it pays for torch."""
     if text not in DEVICES:
         raise UsageError(f"unknown device {text!r}", remedy=f"one of: {', '.join(DEVICES)}")
-    if text == "cpu" or (text == "auto" and not _NVIDIA.exists()):
-        return "cpu"
+    if text == "cpu":
+        return "cpu", "as asked"
+    if text == "auto" and not _NVIDIA.exists():
+        return "cpu", "auto: no NVIDIA driver here"
     import torch
 
     if torch.cuda.is_available():
-        return "cuda"
+        return "cuda", "as asked" if text == "cuda" else "auto: a CUDA device is here"
     if text == "cuda":
         raise UsageError(
             "no CUDA device", remedy="leave out --device, or install a CUDA build of torch"
         )
-    return "cpu"
+    return "cpu", "auto: an NVIDIA driver, but no device that this torch can use"
 
 
 def adder(device: str) -> Add:

@@ -17,7 +17,7 @@ from paramdelta.errors import (
 from paramdelta.manifest import Manifest
 from paramdelta.problem import Problem, Severity
 from registry import planning, resolver
-from registry.apply import Outcome, execute
+from registry.apply import Outcome, execute, outcome_of
 from registry.artifacts import Artifacts
 from registry.catalog import Catalog
 from registry.model_folder import hash_model
@@ -90,9 +90,10 @@ def _again(
 
 def make_again(registry: Workplace, plan: Plan) -> Outcome:
     """Carries *plan* out without writing."""
-    return execute(
+    checkpoint = open_again(plan.base.location, plan.base.remote, registry.progress)
+    done = execute(
         plan,
-        open_again(plan.base.location, plan.base.remote, registry.progress),
+        checkpoint,
         registry.artifacts,
         _nowhere,
         threads=registry.threads,
@@ -100,6 +101,7 @@ def make_again(registry: Workplace, plan: Plan) -> Outcome:
         task="re-derive",
         add=planning.adder(plan.device),
     )
+    return outcome_of(plan, checkpoint, done)
 
 
 def plan_of(registry: Workplace, record: ModelRecord, folder: Path, base: str | None) -> Plan:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from paramdelta.checkpoint import Checkpoint
-from paramdelta.digest import Digest, Hasher, digest_of
-from paramdelta.errors import CorruptError, IncompatibleError, InvalidError
+from paramdelta.digest import PREFIX, Digest, digest_of
+from paramdelta.dtypes import Bits
+from paramdelta.errors import IncompatibleError, InvalidError
 from paramdelta.limits import MAX_CARRIED_FILE_BYTES, MAX_HEADER_BYTES
 from paramdelta.manifest import Manifest, StoredTensor, WeightFile, places_of
 from paramdelta.problem import Problem
 from paramdelta.safetensors_header import TensorInfo, parse_header
 from paramdelta.writer import FolderWriter, OutputFile
 from registry.artifacts import Artifacts
-from registry.jobs import Job, run_jobs
+from registry.file_proof import FileProof
+from registry.jobs import Crew, Job, run_jobs
+from registry.journal import Advance, Done, Journal, on_disk
 from registry.progress import Progress
 from registry.restore_tensor import RestoreSource, TensorRestore, Write
 
@@ -41,34 +44,65 @@ def restore_checkpoint(
 ) -> Restored:
     """Writes the post of *manifest* to *out*. Every tensor and file is proved by its digest.
 
-    base: None where `needs_base` says that none is read (an adapter's factors). IncompatibleError
-    if *base* is not the delta's own base, CorruptError if what comes out is not what went in; then
-    nothing is left at *out*.
+    An interrupted run is gone on with. base: None where `needs_base` says that none is read (an
+    adapter's factors). IncompatibleError if what comes out is not what went in because *base* is
+    not the delta's own base, CorruptError if for another reason; then nothing is left at *out*.
+    What of the base plays no part in the post is not looked at.
     """
     base = base or Checkpoint(out, ())  # no tensors
     _check_base(manifest, base)
     stored = {tensor.name: tensor for tensor in manifest.post.tensors}
-    with FolderWriter(out, replace=force) as folder, base.reader() as reader:
-        source = RestoreSource(artifacts, manifest, base, reader)
+    key = digest_of(f"restore {manifest.digest}".encode()).removeprefix(PREFIX)[:16]
+    with FolderWriter(out, force, key) as folder, Journal(folder.path, "whole") as journal:
+        proofs: list[FileProof] = []
         jobs: list[Job[None]] = []
-        for file in manifest.weights:
-            raw = artifacts.read_blob(file.header, MAX_HEADER_BYTES)
-            header = parse_header(raw, file.path, file.size)
-            target = folder.file(file.path, file.size)
-            target.pwrite(np.frombuffer(raw, dtype=np.uint8), 0)
-            for info in header.tensors:
-                job = TensorRestore(_tensor(stored, info, file), source, _at(target, info))
-                jobs.append(Job(info.nbytes, job.run))
-        _check_complete(manifest, len(jobs))
-        jobs += [Job(info.nbytes, check) for info, check in source.base_checks()]
-        run_jobs(jobs, threads, progress, "restore", sum(job.size for job in jobs))
-        files = {f.path: _prove(folder.path / f.path, f, progress) for f in manifest.weights}
+        crew = Crew()
+        with base.reader() as reader:
+            source = RestoreSource(artifacts, manifest, base, reader, crew)
+            for file in manifest.weights:
+                raw = artifacts.read_blob(file.header, MAX_HEADER_BYTES)
+                header = parse_header(raw, file.path, file.size)
+                target = folder.file(file.path, file.size)
+                target.pwrite(np.frombuffer(raw, dtype=np.uint8), 0)
+                tensors = [(info, _tensor(stored, info, file)) for info in header.tensors]
+                proof = FileProof(target, file, len(raw), tensors, source.explain)
+                proofs.append(proof)
+                jobs += [
+                    Job(info.nbytes, _made(tensor, info, source, target, proof, journal))
+                    for info, tensor in proof.tensors
+                ]
+            _check_complete(manifest, len(jobs))
+            total = sum(job.size for job in jobs)
+            # in the order of the files, so that each is proved while it is still in the cache
+            run_jobs(jobs, threads, progress, "restore", total, crew=crew, in_order=True)
+        files = {proof.path: proof.finish() for proof in proofs}
         for carried in manifest.files:
             data = artifacts.read_blob(carried.digest, MAX_CARRIED_FILE_BYTES)
             folder.write(carried.path, data)
             files[carried.path] = digest_of(data)
         folder.commit()
     return Restored(dict(sorted(files.items())))
+
+
+def _made(
+    tensor: StoredTensor,
+    info: TensorInfo,
+    source: RestoreSource,
+    target: OutputFile,
+    proof: FileProof,
+    journal: Journal,
+) -> Callable[[Advance], None]:
+    """A tensor written, unless an earlier run has; then its file is proved as far as it goes."""
+
+    def run(advance: Advance) -> None:
+        earlier = journal.found.get(tensor.name)
+        there = earlier is not None and earlier.digest == tensor.digest
+        if not there or on_disk(target, info.begin, info.nbytes, advance) != tensor.digest:
+            TensorRestore(tensor, source, _at(target, info)).run(advance)
+        journal.add(Done(tensor.name, info.nbytes, tensor.digest, None))
+        proof.made(tensor.name, advance)
+
+    return run
 
 
 def needs_base(manifest: Manifest) -> bool:
@@ -119,19 +153,8 @@ def _check_complete(manifest: Manifest, jobs: int) -> None:
 
 
 def _at(target: OutputFile, info: TensorInfo) -> Write:
-    return lambda data, offset: target.pwrite(data, info.begin + offset)
+    def write(data: Bits, offset: int) -> None:
+        target.pwrite(data, info.begin + offset)
+        target.start_sync(info.begin + offset, data.nbytes)
 
-
-def _prove(path: Path, file: WeightFile, progress: Progress) -> Digest:
-    hasher = Hasher()
-    progress.begin(f"prove {file.path}", file.size)
-    try:
-        with path.open("rb", buffering=0) as written:
-            while chunk := written.read(1 << 20):
-                hasher.update(chunk)
-                progress.advance(len(chunk))
-    finally:
-        progress.end()
-    if hasher.digest != file.digest:
-        raise CorruptError(f"restored as {hasher.digest}, was {file.digest}", where=file.path)
-    return hasher.digest
+    return write

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
 from paramdelta import fp8
 from paramdelta.checkpoint import Checkpoint, TensorReader
-from paramdelta.digest import Digest, Hasher
+from paramdelta.digest import Digest
 from paramdelta.dtypes import ITEM_BYTES, Bits, carrier
 from paramdelta.errors import CorruptError, IncompatibleError
+from paramdelta.hashing import update_pieces
 from paramdelta.logical import LogicalTensor, NumberReader, Scales, table_of
 from paramdelta.manifest import (
     DIFFERENCES,
@@ -27,8 +28,9 @@ from paramdelta.problem import Problem
 from paramdelta.safetensors_header import TensorInfo
 from registry.artifacts import Artifacts
 from registry.contribution import read_whole
-from registry.extract import CHUNK, hash_tensor, row_length
-from registry.streams import FrameReader, TensorStream
+from registry.extract import hash_tensor, row_length
+from registry.jobs import Crew, Lane
+from registry.streams import FrameReader, TensorStream, Unhashed
 
 Write = Callable[[Bits, int], None]
 Advance = Callable[[int], None]
@@ -38,9 +40,14 @@ class RestoreSource:
     """What every tensor of a restore draws on: the artifacts, the manifest and the base."""
 
     def __init__(
-        self, artifacts: Artifacts, manifest: Manifest, base: Checkpoint, reader: TensorReader
+        self,
+        artifacts: Artifacts,
+        manifest: Manifest,
+        base: Checkpoint,
+        reader: TensorReader,
+        crew: Crew,
     ) -> None:
-        self.artifacts = artifacts
+        self.artifacts, self.crew = artifacts, crew
         self.base, self.reader = base, reader
         self._base_digests = {tensor.name: tensor.digest for tensor in manifest.base.tensors}
         self._entries: dict[str, list[TensorEntry]] = {}
@@ -91,21 +98,13 @@ class RestoreSource:
                 problems=[Problem(tensor, "its bytes differ from the delta's own base")],
             )
 
-    def base_checks(self) -> Iterator[tuple[TensorInfo, Callable[[Advance], None]]]:
-        """A job for every stored tensor of the base that no entry reads as a whole."""
-        needed: set[str] = set()
-        whole: set[str] = set()
-        for entry in self._by_name.values():
-            needed.update(places_of(entry.base))
-            found = self.base_tensor(entry)
-            if found and found.is_whole:
-                whole.add(found.whole.name)
-        for name in sorted(needed - whole):
-            info = self.base.tensors[name]
-            yield info, partial(self._check_stored, info)
-
-    def _check_stored(self, info: TensorInfo, advance: Advance) -> None:
-        self.check_base(info.name, hash_tensor(self.reader, info, advance))
+    def explain(self, stored: StoredTensor, found: Digest) -> None:
+        """Raises why *stored* came out as *found*: another base, or damage."""
+        for entry in self.entries(stored):
+            for name in sorted(places_of(entry.base)):
+                info = self.base.tensors[name]
+                self.check_base(name, hash_tensor(self.reader, info, lambda n: None))
+        raise CorruptError(f"restored as {found}, was {stored.digest}", subject=stored.name)
 
 
 def _part(whole: TensorInfo, place: Place, shape: tuple[int, ...]) -> TensorInfo:
@@ -127,57 +126,59 @@ def open_stream(artifacts: Artifacts, entry: TensorEntry) -> TensorStream:
 class TensorRestore:
     """A stored tensor: its entries one after the other, base and Δ by the rule, then the patch.
 
-    Both ends are hashed.
+    Whether it came out right is for others to see (file_proof).
     """
 
     def __init__(self, stored: StoredTensor, source: RestoreSource, write: Write) -> None:
         self._stored, self._source, self._write = stored, source, write
-        self._post_hash = Hasher()
-        self._offset = 0  # bytes of the stored tensor that are written
 
     def run(self, advance: Advance) -> None:
+        begin = 0  # of the entry in the stored tensor, bytes
         for entry in self._source.entries(self._stored):
-            _EntryRestore(entry, self._source, self._put).run(advance)
-        if self._post_hash.digest != self._stored.digest:
-            raise CorruptError(
-                f"restored as {self._post_hash.digest}, was {self._stored.digest}",
-                subject=self._stored.name,
+            begin += _EntryRestore(entry, self._stored, self._source, self._write, begin).run(
+                advance
             )
-
-    def _put(self, data: Bits) -> None:
-        self._post_hash.update(data)
-        self._write(data, self._offset)
-        self._offset += data.nbytes
 
 
 class _EntryRestore:
+    """begin: bytes of the stored tensor before this entry."""
+
     def __init__(
-        self, entry: TensorEntry, source: RestoreSource, put: Callable[[Bits], None]
+        self,
+        entry: TensorEntry,
+        stored: StoredTensor,
+        source: RestoreSource,
+        write: Write,
+        begin: int,
     ) -> None:
-        self._entry, self._source, self._put = entry, source, put
+        self._entry, self._stored, self._source = entry, stored, source
+        self._write, self._offset = write, begin
         tensor = source.base_tensor(entry)
         self._base = NumberReader(source.reader, tensor) if tensor else None
-        self._base_hash = Hasher()
         self._scales = source.scales(entry)
+        self._lane = Lane(source.crew)
 
-    def run(self, advance: Advance) -> None:
-        entry = self._entry
+    def run(self, advance: Advance) -> int:
+        """Returns the number of bytes that it wrote."""
+        entry, begin = self._entry, self._offset
         stream = open_stream(self._source.artifacts, entry)
         patch = _open_patch(self._source.artifacts, entry.patch)
         try:
-            self._elements(stream, patch, advance)
+            try:
+                self._elements(stream, patch, advance)
+            finally:
+                self._lane.wait()
             stream.finish()
             if patch:
                 patch.finish()
         except CorruptError:
-            self._check_whole_base()  # a patch does not decode on another base: say that instead
+            self._check_base()  # a patch does not decode on another base: say that instead
             raise
         finally:
             stream.close()
             if patch:
                 patch.close()
-        if self._base and self._base.tensor.is_whole:
-            self._source.check_base(self._base.tensor.whole.name, self._base_hash.digest)
+        return self._offset - begin
 
     def _elements(self, stream: TensorStream, patch: FrameReader | None, advance: Advance) -> None:
         entry, base = self._entry, self._base
@@ -187,14 +188,13 @@ class _EntryRestore:
             unpatch = PatchDecoder(base.tensor.dtype, entry.dtype)
         held = np.zeros(chunk, dtype=carrier(base.tensor.dtype if base else entry.dtype))
         change = np.empty(chunk, dtype=carrier(entry.delta_dtype))
-        out = np.empty(chunk, dtype=carrier(entry.dtype))
+        out, other = (np.empty(chunk, dtype=carrier(entry.dtype)) for _ in range(2))
         for start in range(0, entry.elements, chunk):
             n = min(chunk, entry.elements - start)
             there = max(0, min(n, base.tensor.elements - start)) if base else 0
             stored = held[:0]
             if base and there:
                 stored = base.read_into(start, held[:there])
-                self._base_hash.update(stored)
             held[there:n] = 0
             if unpatch:
                 stream.read(change[:n])
@@ -204,10 +204,16 @@ class _EntryRestore:
                 stream.read(out[:n])
             else:
                 out[:n] = stored
-            self._put(self._as_stored(start, out[:n]))
-            advance(out[:n].nbytes)
-        if base:
-            self._rest_of_base(base)
+            data = self._as_stored(start, out[:n])
+            streams = stream.unhashed() + ([patch.unhashed()] if patch else [])
+            if self._lane.run(partial(self._finish, self._offset, data, streams)):
+                out, other = other, out
+            self._offset += data.nbytes
+            advance(data.nbytes)
+
+    def _finish(self, offset: int, data: Bits, streams: list[Unhashed]) -> None:
+        update_pieces(streams)
+        self._write(data, offset)
 
     def _as_stored(self, start: int, numbers: Bits) -> Bits:
         """The numbers as the post's files hold them: eight-bit codes where they did."""
@@ -226,18 +232,11 @@ class _EntryRestore:
         block = (scale.rows, scale.columns)
         return fp8.scales_of(self._scales, block, self._entry.shape, start, count)
 
-    def _rest_of_base(self, base: NumberReader) -> None:
-        """Rows that only the base has count in its digest."""
-        end = base.tensor.elements
-        rest = np.empty(max(1, min(CHUNK, end)), dtype=carrier(base.tensor.dtype))
-        for start in range(min(self._entry.elements, end), end, CHUNK):
-            self._base_hash.update(base.read_into(start, rest[: min(CHUNK, end - start)]))
-
-    def _check_whole_base(self) -> None:
-        if self._base:
-            whole = self._base.tensor.whole
-            found = hash_tensor(self._source.reader, whole, lambda n: None)
-            self._source.check_base(whole.name, found)
+    def _check_base(self) -> None:
+        for name in sorted(places_of(self._entry.base)):
+            info = self._source.base.tensors[name]
+            found = hash_tensor(self._source.reader, info, lambda n: None)
+            self._source.check_base(name, found)
 
 
 def _open_patch(artifacts: Artifacts, patch: Stream | None) -> FrameReader | None:

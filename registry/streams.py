@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 
 from paramdelta.codecs import Decoder, Encoder, open_decoder
-from paramdelta.digest import Digest
+from paramdelta.digest import Digest, Hasher
 from paramdelta.dtypes import Bits
 from paramdelta.errors import CorruptError, InvalidError
+from paramdelta.hashing import LaneHasher
 from paramdelta.limits import MAX_FRAME_BYTES, MAX_FRAME_ELEMENTS, MAX_PROLOGUE_BYTES
 from paramdelta.manifest import Stream
 from registry.artifacts import Artifacts, BlobReader, BlobWriter
+
+Unhashed = tuple[Hasher | LaneHasher, list[bytes]]
 
 _LENGTH = struct.Struct("<I")
 
@@ -44,7 +47,7 @@ class FrameReader:
     """The prologue and frames of one blob, in order. ``close(whole=True)`` proves the digest."""
 
     def __init__(self, artifacts: Artifacts, blob: Digest, size: int, prologue_bytes: int) -> None:
-        self._reader: BlobReader = artifacts.open_blob(blob, size)
+        self._reader: BlobReader = artifacts.open_blob(blob, size, beside=True)
         self._blob = blob
         if prologue_bytes > size:
             self._reader.close()
@@ -58,6 +61,10 @@ class FrameReader:
                 f"a frame of {length} bytes; {MAX_FRAME_BYTES} allowed", where=self._blob
             )
         return self._exactly(length)
+
+    def unhashed(self) -> Unhashed:
+        """See artifacts.BlobReader."""
+        return self._reader.unhashed()
 
     def finish(self) -> None:
         """CorruptError unless exactly the promised bytes were read and have the digest."""
@@ -127,6 +134,10 @@ class TensorStream:
                     continue
                 self.decoder.frame(self.next_payload(), out[done : done + n])
             done += n
+
+    def unhashed(self) -> list[Unhashed]:
+        """Its blob's, if it has one: see artifacts.BlobReader."""
+        return [self._reader.unhashed()] if self._reader else []
 
     def finish(self) -> None:
         if self._reader:

@@ -370,6 +370,23 @@ def test_an_unexpected_error_is_one_line(
     assert "Traceback" in shell.text("-v", "list", code=1)
 
 
+def test_parts_of_an_apply_are_planned_made_and_sealed(published: Shell) -> None:
+    words = ["apply", "skills/chat", "--base", published.folder / "newer",
+             "--out", published.folder / "m"]  # fmt: skip
+    planned = published(*words, "--plan-only", "--shard", "1/2")
+    assert [share["shard"] for share in planned["shards"]] == ["1/2", "2/2"]
+    assert planned["device_reason"] and not (published.folder / "m").exists()
+    assert "2/2" in published.text(*words, "--dry-run", "--shard", "2/2")
+    first = published(*words, "--shard", "2/2")
+    assert first["sealed"] is False and first["missing"] > 0 and first["content_digest"] is None
+    assert "not sealed" in published.text(*words, "--shard", "2/2")
+    sealed = published(*words, "--shard", "1/2")
+    assert sealed["content_digest"].startswith("sha256:")
+    assert published("verify", "--model", published.folder / "m")["ok"]
+    published(*words, "--shard", "3/2", code=2)
+    published(*words, "--shard", "1/2", code=6)
+
+
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_with_130_and_leaves_nothing(published: Shell, kind: int) -> None:
     """The process is stopped while it reads a pipe-like slow base: here, a large one."""

@@ -74,7 +74,8 @@ def conditions_of(device: str, dtype: str, seed: int) -> Conditions:
     name = AUTO if dtype == AUTO else TORCH_NAMES[planning.parse_dtype(dtype) or ""]
     if seed < 0:
         raise UsageError("a seed is a whole number from 0 on")
-    return Conditions(planning.choose_device(device), name, seed)
+    chosen, _ = planning.choose_device(device)
+    return Conditions(chosen, name, seed)
 
 
 def _version(program: str) -> str:

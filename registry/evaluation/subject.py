@@ -17,7 +17,7 @@ from paramdelta.dtypes import ARITHMETIC, Bits, carrier
 from paramdelta.limits import MAX_CARRIED_FILE_BYTES
 from paramdelta.scoring import Held
 from registry import planning
-from registry.apply import execute
+from registry.apply import execute, outcome_of
 from registry.artifacts import Artifacts
 from registry.catalog import Catalog
 from registry.evaluation.recipes import made_model, recipe_digest
@@ -107,10 +107,12 @@ def hold(
         start = offset // data.itemsize
         arrays[tensor][start : start + data.size] = data
 
-    outcome = execute(
-        plan, subject.located.open(progress), artifacts, sink,
+    checkpoint = subject.located.open(progress)
+    done = execute(
+        plan, checkpoint, artifacts, sink,
         threads=threads, progress=progress, task=subject.name, add=planning.adder(plan.device),
     )  # fmt: skip
+    outcome = outcome_of(plan, checkpoint, done)
     check_base(plan, outcome)
     held = {t.name: Held(t.dtype, t.shape, arrays[t.name]) for t in plan.tensors}
     return held, outcome.content_digest if subject.is_made else outcome.base_digest

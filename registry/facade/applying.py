@@ -17,6 +17,7 @@ from registry.records import Release
 from registry.references import parse_delta
 from registry.results import (
     Applied,
+    AppliedPart,
     ExportedLora,
     RestoredView,
 )
@@ -30,8 +31,11 @@ from registry.sources import (
 
 if TYPE_CHECKING:
     from paramdelta.manifest import Manifest
+    from registry.apply import Outcome
+    from registry.model_folder import Waiting
     from registry.plan import Plan
     from registry.recipe import Recipe
+    from registry.sharing import Assignment, Part
 
 
 class Applying(Core):
@@ -65,6 +69,7 @@ class Applying(Core):
             raise UsageError("no delta given")
         if len(refs) > MAX_CONTRIBUTIONS:
             raise UsageError(f"{len(refs)} deltas at once; {MAX_CONTRIBUTIONS} allowed")
+        device, device_reason = planning.choose_device(device)
         candidates, releases = [], []
         for ref in refs:
             release = self._find(ref)
@@ -80,7 +85,7 @@ class Applying(Core):
                 {source.name for part in candidates for source in part.manifest.sources},
             ),
             dtype=planning.parse_dtype(dtype),
-            device=planning.choose_device(device),
+            device=device,
             max_shard_size=max_shard_size,
             keep_base_behaviour=keep_base_behaviour,
             align=resolver.parse_align(align),
@@ -88,7 +93,10 @@ class Applying(Core):
         located = locate(base, self.catalog)
         made = planning.make_plan(self.catalog, self.artifacts, located, candidates, chosen)
         problems = (*notes, *made.problems)
-        return dataclasses.replace(made, problems=problems, signed=self._signed(releases))
+        signed = self._signed(releases)
+        return dataclasses.replace(
+            made, problems=problems, device_reason=device_reason, signed=signed
+        )
 
     def recipe(self, path: Path) -> Recipe:
         """What the YAML file *path* says to apply; mergekit's merges are translated."""
@@ -103,18 +111,54 @@ class Applying(Core):
 
         return read_recipe(path, translate, lambda digest: base_of_content(self.catalog, digest))
 
+    def shares(self, plan: Plan, count: int) -> list[Assignment]:
+        """What each of *count* parts of an apply would make. Weights are not read."""
+        from registry.model_folder import assignments
+
+        located = Located("", plan.base.location, None, None, plan.base.remote)
+        return assignments(plan, located.headers(self.progress), count)
+
+    def apply_part(
+        self, plan: Plan, out: Path, part: Part, *, force: bool = False
+    ) -> AppliedPart | Applied:
+        """Makes one part of an output that several processes share; the last one seals it.
+
+        Applied from the one that sealed. Otherwise as ``apply``.
+        """
+        from registry.model_folder import Waiting
+        from registry.model_record import read_model_record
+
+        started = time.monotonic()
+        found = self._written(plan, out, force, part)
+        if not isinstance(found, Waiting):
+            return self._applied(plan, out, found, started)
+        digest = read_model_record(out).content_digest if found.sealed else None
+        seconds = time.monotonic() - started
+        return AppliedPart(
+            os.path.abspath(out), str(part), len(found.missing), digest, seconds, plan.device
+        )
+
     def apply(self, plan: Plan, out: Path, *, force: bool = False) -> Applied:
         """Executes *plan*. ConflictError if *out* exists and not *force*.
 
+        An interrupted run of the same plan is gone on with.
+
         CorruptError if a registered base is not what it was when it was registered.
         """
+        from registry.model_folder import Waiting
+
+        started = time.monotonic()
+        found = self._written(plan, out, force, None)
+        assert not isinstance(found, Waiting)  # only parts wait
+        return self._applied(plan, out, found, started)
+
+    def _written(self, plan: Plan, out: Path, force: bool, part: Part | None) -> Outcome | Waiting:
         from registry import planning
         from registry.model_folder import write_model
 
-        started = time.monotonic()
         out = Path(os.path.abspath(out))
         planning.check_out(out, [plan.base.location, *self._own_folders()], force)
-        outcome = write_model(
+        return write_model(
             plan,
             open_again(plan.base.location, plan.base.remote, self.progress),
             self.artifacts,
@@ -124,11 +168,14 @@ class Applying(Core):
             progress=self.progress,
             add=planning.adder(plan.device),
             card=planning.card_of(plan, self.artifacts),
+            part=part,
         )
+
+    def _applied(self, plan: Plan, out: Path, outcome: Outcome, started: float) -> Applied:
+        seconds = time.monotonic() - started
         return Applied(
-            str(out), outcome.content_digest, plan, time.monotonic() - started, plan.device,
-            outcome.lost,
-        )  # fmt: skip
+            os.path.abspath(out), outcome.content_digest, plan, seconds, plan.device, outcome.lost
+        )
 
     def restore(
         self, delta: str, out: Path, *, base: str | None = None, force: bool = False

@@ -1,6 +1,6 @@
 """What the façade returns: frozen values whose JSON has the keys that users' scripts read."""
 
-from registry.results.applying import Applied, ExportedLora, MethodView, RestoredView
+from registry.results.applying import Applied, AppliedPart, ExportedLora, MethodView, RestoredView
 from registry.results.bases import BaseView
 from registry.results.evaluating import (
     Evaluated,
@@ -28,6 +28,7 @@ from registry.results.upkeep import DoctorLine, Reindexed, VerifyResult
 
 __all__ = [
     "Applied",
+    "AppliedPart",
     "BaseView",
     "CheckResult",
     "Compared",

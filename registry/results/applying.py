@@ -73,6 +73,36 @@ class Applied:
 
 
 @dataclass(frozen=True, slots=True)
+class AppliedPart:
+    """One part of an output that several processes make.
+
+    missing: tensors that no part has finished yet. content_digest: once the whole is sealed.
+    """
+
+    out: str
+    shard: str  # i/n
+    missing: int
+    content_digest: Digest | None
+    seconds: float
+    device: str
+
+    @property
+    def sealed(self) -> bool:
+        return self.content_digest is not None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "out": self.out,
+            "shard": self.shard,
+            "sealed": self.sealed,
+            "missing": self.missing,
+            "content_digest": self.content_digest,
+            "seconds": self.seconds,
+            "device": self.device,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class RestoredView:
     ref: str
     out: str

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paramdelta import writer
+from paramdelta import partial, writer
 from paramdelta.errors import (
     ConflictError,
     CorruptError,
@@ -428,7 +428,7 @@ def test_replace_killed_at_any_step_loses_neither_folder(
 def test_sweeper_that_takes_a_fresh_folder_for_dead_is_survived(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock = writer.fcntl.flock
+    lock = partial.fcntl.flock
     swept: list[Path] = []
 
     def sweep_then_lock(fd: int, operation: int) -> None:
@@ -437,7 +437,7 @@ def test_sweeper_that_takes_a_fresh_folder_for_dead_is_survived(
             swept[0].rmdir()
         lock(fd, operation)
 
-    monkeypatch.setattr(writer.fcntl, "flock", sweep_then_lock)
+    monkeypatch.setattr(partial.fcntl, "flock", sweep_then_lock)
     with FolderWriter(tmp_path / "out") as folder:
         assert folder.path != swept[0]
         folder.write("x", b"1")
