@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS := 1
 export PYTHONHASHSEED := 0
 
-.PHONY: demo test fuzz soak lint format cover bench bench-apply bench-codec family clean
+.PHONY: demo test test-eval fuzz soak lint format cover bench bench-apply bench-codec bench-publish family pictures clean
 
 # torch comes first and alone: asked for later, a range could pull a CUDA build of gigabytes
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -31,6 +31,10 @@ fuzz: $(VENV)/.installed  ## mutate what the parsers of strangers' bytes read
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
 	printf '%s\n' $(FUZZ_TARGETS) | NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(CURDIR)/.fuzz-cache \
 	  xargs -P 2 -I TARGET $(BIN)/python tests/fuzz/fuzz.py TARGET --seconds $(FUZZ_SECONDS)
+
+test-eval: $(VENV)/.installed  ## the tests against lm-evaluation-harness, which dev has not
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[eval]'
+	HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 $(BIN)/python -m pytest tests/eval
 
 cover: $(VENV)/.installed  ## branch coverage of the packages
 	$(BIN)/coverage erase
@@ -65,8 +69,14 @@ bench-apply: .venv-peers/.installed  ## apply and restore against mergekit, a sc
 bench-codec: .venv-peers/.installed  ## bits a weight and speed against zipnn and lmzip
 	.venv-peers/bin/python benchmarks/bench_codec.py
 
+bench-publish: .venv-peers/.installed  ## speed and size of a publish against cp, peers and a script
+	.venv-peers/bin/python benchmarks/bench_publish.py
+
 family: $(VENV)/.installed  ## train the example family again (minutes)
 	$(BIN)/python examples/family/train.py
+
+pictures: $(VENV)/.installed  ## draw the pictures of docs/analysis.md again (half a minute)
+	$(BIN)/python examples/pictures.py
 
 clean:
 	rm -rf $(VENV) .fuzz-cache tests/fuzz/found .venv-peers demo-out bench-out build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -47,7 +47,8 @@ def publish(state: State, /, name: str, base_ref: str, post: str | None, **optio
     paramdelta publish skills/chat --base ./llama-3 --post ./llama-3-instruct
     paramdelta publish skills/tone --base ./llama-3 --lora ./tone-adapter
 
-    The same content again gives the release that is there already.
+    The same content again gives the release that is there already. Interrupted, the same command
+    goes on from the tensors that are finished.
     """
     if (post is None) == (options["lora"] is None):
         raise click.UsageError("give either --post REF or --lora DIR")

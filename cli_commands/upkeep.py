@@ -53,11 +53,16 @@ def verify(
 
 
 @cli.command()
+@click.option(
+    "--sketches",
+    is_flag=True,
+    help="Make missing sketches by layer too: reads every delta that has none.",
+)
 @pass_state
-def reindex(state: State) -> int:
+def reindex(state: State, sketches: bool) -> int:
     """Add to the catalog every release that the store has; exit 5 if one cannot be read."""
     with state.registry() as registry:
-        found = registry.reindex()
+        found = registry.reindex(sketches=sketches)
     state.emit(found.to_json(), lambda: _out().reindexed(found))
     return 0 if found.ok else INVALID
 

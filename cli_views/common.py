@@ -53,6 +53,10 @@ def stored_text(summary: DeltaSummary) -> str:
     return f"{sizes}, {summary.bits_per_weight:.2f} bits a weight"
 
 
+def number(value: float, stderr: float | None = None) -> str:
+    return f"{value:.3f}" + (f" ± {stderr:.3f}" if stderr else "")
+
+
 def coloured(word: str) -> str:
     return f"[{COLOURS.get(word, 'default')}]{escape(word)}[/]"
 

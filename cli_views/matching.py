@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cli_views.common import (
@@ -9,6 +10,7 @@ from cli_views.common import (
     console,
     escape,
     new_table,
+    number,
     problem_lines,
     said,
 )
@@ -16,6 +18,8 @@ from cli_views.common import (
 if TYPE_CHECKING:
     from registry.results import (
         CheckResult,
+        Evidence,
+        Match,
         QueryResult,
     )
 
@@ -25,18 +29,23 @@ def query(found: QueryResult) -> None:
         said(f"nothing fits {found.ref}")
     else:
         table = new_table(
-            "", "delta" if found.subject == "base" else "base", "verdict", "drift ratio"
-        )
+            "", "delta" if found.subject == "base" else "base", "verdict", "drift ratio",
+            "expected to be kept",
+        )  # fmt: skip
         for rank, match in enumerate(found.results, found.offset + 1):
             drift = "unknown" if match.drift_ratio is None else f"{match.drift_ratio:.2f}"
-            table.add_row(str(rank), escape(match.ref), coloured(match.verdict), drift)
+            verdict = coloured(match.verdict)
+            table.add_row(str(rank), escape(match.ref), verdict, drift, _expected(match))
         console.print(table)
         for rank, match in enumerate(found.results, found.offset + 1):
-            if match.problems:
+            if match.problems or match.scores:
                 console.print(f"{rank} {escape(match.ref)}")
+                _scores(match.scores)
                 problem_lines(match.problems)
         console.print(
-            "the drift ratio is advice, not evidence: evaluate what you make", style="dim"
+            "what is expected comes from the drift ratio: advice, not evidence; `paramdelta sweep` "
+            "gives evidence",
+            style="dim",
         )
     problem_lines(found.problems, indent="")
     end = found.offset + len(found.results)
@@ -44,6 +53,27 @@ def query(found: QueryResult) -> None:
         said(f"{found.fitting - end} more fit: --offset {end} shows the next")
     if found.hidden:
         said(f"{found.hidden} more do not fit: --min-verdict incompatible shows why")
+
+
+def _expected(match: Match) -> str:
+    """A stored score outranks what a drift ratio lets one expect."""
+    if match.scores:
+        return "measured, see below"
+    band = match.expected
+    if band is None:
+        return "unknown"
+    if band.low == band.high:
+        return f"{band.low:.0%}"
+    text = f"at most {band.high:.0%}" if not band.low else f"{band.low:.0%} to {band.high:.0%}"
+    return text if band.measured else f"{text} (between measured ranges)"
+
+
+def _scores(scores: Sequence[Evidence]) -> None:
+    for row in scores:
+        text = f"  {row.task} {row.metric}: {number(row.value, row.stderr)} at alpha {row.alpha:g}"
+        if row.base_value is not None:
+            text += f", the base alone {number(row.base_value)}"
+        said(text)
 
 
 def check(found: CheckResult) -> None:

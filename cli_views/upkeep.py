@@ -34,6 +34,8 @@ def reindexed(found: Reindexed) -> None:
         f"{coloured('ok' if found.ok else 'fail')}: {found.releases} releases in the store, "
         f"{found.added} added to the catalog"
     )
+    if found.sketches is not None:
+        console.print(f"sketches by layer made for {found.sketches}")
     problem_lines(found.problems)
 
 

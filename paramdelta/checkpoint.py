@@ -180,18 +180,19 @@ class TensorReader:
             os.close(fd)
 
     def _fill(self, fd: int, info: TensorInfo, view: memoryview, offset: int) -> None:
-        where = self._root / info.file
         while view:
             try:
                 n = os.preadv(fd, [view], offset)
             except OSError as error:
                 raise StorageError(
-                    f"cannot be read: {error.strerror}", where=where, subject=info.name
+                    f"cannot be read: {error.strerror}",
+                    where=self._root / info.file,
+                    subject=info.name,
                 ) from error
             if n == 0:
                 raise CorruptError(
                     f"the file ends at {offset}; it changed while it was read",
-                    where=where,
+                    where=self._root / info.file,
                     subject=info.name,
                     remedy="download or copy the file again",
                 )

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from paramdelta.dtypes import ARITHMETIC, Bits
-from paramdelta.kernels import compiled
+from paramdelta.kernels import compiled, surveyor
 
 RULE = "exact-1"
 
@@ -102,6 +102,33 @@ def extract(base: Bits, base_dtype: str, post: Bits, post_dtype: str, out: Bits)
     out[(out & out.dtype.type(MAGNITUDE[dtype])) == 0] = 0
     if base_dtype == post_dtype:
         out[base == post] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Of an extraction: whether base and post are the same bits of one dtype; how many elements of
+    Δ are not zero, and how many are not finite."""
+
+    equal: bool
+    nonzero: int
+    nonfinite: int
+
+
+def extract_measured(
+    base: Bits, base_dtype: str, post: Bits, post_dtype: str, out: Bits
+) -> Measured:
+    """``extract``, and what is to be told of it."""
+    if base_dtype == post_dtype == "BF16" and (fast := surveyor(base.size)):
+        differs, nonzero, nonfinite = fast.extract(base, post, out)
+        return Measured(not differs, nonzero, nonfinite)
+    extract(base, base_dtype, post, post_dtype, out)
+    dtype, kind = delta_dtype(base_dtype, post_dtype), out.dtype.type
+    size = out & kind(MAGNITUDE[dtype])
+    return Measured(
+        base_dtype == post_dtype and np.array_equal(base, post),
+        int(np.count_nonzero(size)),
+        int(np.count_nonzero(size >= kind(INFINITY[dtype]))),
+    )
 
 
 def add(base: Bits, base_dtype: str, terms: Sequence[Term], out: Bits, out_dtype: str) -> None:

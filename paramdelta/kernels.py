@@ -25,6 +25,24 @@ def compiled(elements: int) -> ModuleType | None:
     return _load() if elements >= WORTH else None
 
 
+def surveyor(elements: int) -> ModuleType | None:
+    """Likewise those of the first pass of a publish: kernels_survey."""
+    if elements < WORTH or not _load():
+        return None
+    from paramdelta import kernels_survey
+
+    return kernels_survey
+
+
+def patcher(elements: int) -> ModuleType | None:
+    """Likewise those of the exact stream: kernels_patch."""
+    if elements < WORTH or not _load():
+        return None
+    from paramdelta import kernels_patch
+
+    return kernels_patch
+
+
 @dataclass(frozen=True, slots=True)
 class Coder:
     """The range coder's loops: see kernels_rans for what they take and give."""

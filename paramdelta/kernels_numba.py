@@ -124,27 +124,6 @@ def finish(total: Any, base: Bits, out: Bits) -> None:
         out[i] = base[i] if (base[i] & MAGNITUDE) > INFINITY else found
 
 
-@njit(nogil=True, cache=True)
-def rebuild(base: Bits, change: Bits, out: Bits, suspect: Any, places: Any) -> int:
-    """patch._rebuild of bfloat16 pairs: out, and the candidates' places; returns their number.
-
-    suspect: scratch bytes. Where the sum's exponent is at least two above the difference's, its
-    neighbours lie more than a rounding of the difference away and need no look.
-    """
-    for i in range(base.size):
-        here, step = base[i], change[i]
-        made = _sum(here, step)
-        out[i] = made
-        near = ((made >> 7) & 0xFF) < ((step >> 7) & 0xFF) + 2
-        suspect[i] = near or _difference(here, made) != step
-    count = 0
-    for i in range(base.size):
-        if suspect[i] and _is_candidate(base[i], change[i], out[i]):
-            places[count] = i
-            count += 1
-    return count
-
-
 @njit
 def _is_candidate(here: Any, step: Any, made: Any) -> bool:
     if step == ZERO and (here & MAGNITUDE) != ZERO:
@@ -176,22 +155,6 @@ def histogram(elements: Bits, counts: Any) -> None:
     """counts (65536, int64) += occurrences."""
     for i in range(elements.size):
         counts[elements[i]] += 1
-
-
-@njit(nogil=True, cache=True)
-def histograms(elements: Bits, unit: int, which: Bits, counts: Any) -> None:
-    """counts (tables, 2, 65536, int64) += occurrences, unit k's into table which[k].
-
-    Two halves by turns: equal neighbours would wait for each other.
-    """
-    for k in range(which.size):
-        even, odd = counts[which[k], 0], counts[which[k], 1]
-        piece = elements[k * unit : (k + 1) * unit]
-        for i in range(0, piece.size - 1, 2):
-            even[piece[i]] += 1
-            odd[piece[i + 1]] += 1
-        if piece.size % 2:
-            even[piece[piece.size - 1]] += 1
 
 
 @njit(nogil=True, cache=True)
@@ -231,3 +194,24 @@ def accumulate_wide(total: Any, alpha: float, change: Bits) -> None:
     for i in range(change.size):
         product = alpha * np.float64(_float_of(change[i]))
         total[i] = total[i] + (product if product != 0.0 else -0.0)
+
+
+@njit(nogil=True, cache=True)
+def count_ulps(change: Bits, base: Bits, low: int, counts: Any) -> None:
+    """ulps.count of bfloat16 changes and weights."""
+    top = counts.size - 1
+    for i in range(change.size):
+        magnitude = change[i] & MAGNITUDE
+        if magnitude == ZERO or magnitude >= INFINITY:
+            continue
+        place = np.int64(magnitude >> 7)
+        if place == 0:  # subnormal: its highest bit says
+            place = np.int64(1)
+            bits = np.int64(magnitude)
+            while bits < 128:
+                bits *= 2
+                place -= 1
+        own = np.int64((base[i] & MAGNITUDE) >> 7)
+        if own == 0 or own == 255:
+            own = np.int64(1)
+        counts[min(max(place - own + 7 - low, 0), top)] += 1

@@ -51,7 +51,14 @@ MAX_JSON_DIGITS = 400  # of an integer: int() is quadratic; a float64 needs 309
 MAX_JSON_TEXT_BYTES = 512 * MIB  # in memory: one emoji makes every character of a text four bytes
 MAX_PROBLEMS = 100  # listed one by one in an error; the rest is counted
 
+# -- evaluation ---------------------------------------------------------------------------
+MAX_TASK_BYTES = 256 * MIB  # of a task's file; GSM8K's test set has 0.75 MiB, MMLU's 7 MiB
+MAX_TASK_LINE_BYTES = 4 * MIB
+MAX_TASK_ITEMS = 1_000_000
+MAX_SWEEP_POINTS = 10_000
+
 # -- artifacts ----------------------------------------------------------------------------
+MAX_SKETCHES_BYTES = 256 * MIB  # of all groups of a delta; an 8B Llama has 5 MiB, 405B 19 MiB
 MAX_MANIFEST_BYTES = 256 * MIB
 MAX_RELEASE_BYTES = 1 * MIB
 MAX_RELEASE_NAME = 200  # characters

@@ -86,6 +86,11 @@ def read_manifest(data: bytes, where: object) -> Manifest:
     return found
 
 
+def read_entry(value: object, where: object) -> TensorEntry:
+    """One entry from its fields as JSON values, or InvalidError."""
+    return _tensor(_Reader(value, where))
+
+
 Row = TypeVar("Row")
 
 

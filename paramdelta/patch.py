@@ -23,14 +23,15 @@ import numpy.typing as npt
 from paramdelta import delta
 from paramdelta.codecs.zstd import Compressor, decompress_up_to
 from paramdelta.dtypes import Bits
-from paramdelta.errors import CorruptError
-from paramdelta.kernels import compiled
+from paramdelta.errors import CorruptError, ParamDeltaError
+from paramdelta.kernels import patcher
 
 _COUNTS = struct.Struct("<II")
 _LARGE = 255
 _LISTED = np.dtype([("position", "<u4"), ("bits", "<u4")])
 
 Ordinals = npt.NDArray[np.int64]
+Places = npt.NDArray[np.integer[Any]]
 
 
 def _ordinals(bits: Bits, dtype: str) -> Ordinals:
@@ -48,27 +49,32 @@ def _bits(ordinals: Ordinals, dtype: str, like: Bits) -> Bits:
     return found
 
 
-class _Scratch:
-    """Room for the compiled search, kept from frame to frame."""
+class Rebuilder:
+    """rule(base, 1·Δ) of one frame after the other, and the positions of the candidates.
 
-    def __init__(self) -> None:
-        self.places = np.empty(0, dtype=np.intp)
-        self.suspect = np.empty(0, dtype=np.uint8)
+    What it returns is valid until the next call, where the caller gave no room of its own.
+    """
 
-    def grow(self, elements: int) -> None:
-        if self.suspect.size < elements:
-            self.places = np.empty(elements, dtype=np.intp)
-            self.suspect = np.empty(elements, dtype=np.uint8)
+    def __init__(self, base_dtype: str, post_dtype: str) -> None:
+        self._base_dtype, self._post_dtype = base_dtype, post_dtype
+        self._places = np.empty(0, dtype=np.uint32)
+        self._suspect = np.empty(0, dtype=np.uint8)
+
+    def frame(self, base: Bits, change: Bits, out: Bits) -> Places:
+        """The positions; *out* is filled."""
+        if self._base_dtype == self._post_dtype == "BF16" and (fast := patcher(base.size)):
+            if self._places.size <= base.size:
+                self._places = np.empty(base.size + 1, dtype=np.uint32)
+                self._suspect = np.empty(base.size, dtype=np.uint8)
+            count = fast.rebuild(base, change, out, self._suspect, self._places)
+            return self._places[:count]
+        return _rebuild(base, self._base_dtype, change, self._post_dtype, out)
 
 
 def _rebuild(
-    base: Bits, base_dtype: str, change: Bits, post_dtype: str, out: Bits, scratch: _Scratch
+    base: Bits, base_dtype: str, change: Bits, post_dtype: str, out: Bits
 ) -> npt.NDArray[np.intp]:
-    """rule(base, 1·Δ) into *out*; the positions of the candidates, valid until the next call."""
-    if base_dtype == post_dtype == "BF16" and (fast := compiled(base.size)):
-        scratch.grow(base.size)
-        found = fast.rebuild(base, change, out, scratch.suspect, scratch.places)
-        return scratch.places[:found]
+    """rule(base, 1·Δ) into *out*; the positions of the candidates are returned."""
     dtype = delta.delta_dtype(base_dtype, post_dtype)
     delta.add(base, base_dtype, [delta.Term(1.0, change, dtype)], out, post_dtype)
     # an element that did not change is its own post, unless it may be the other zero
@@ -91,27 +97,46 @@ def _rebuild(
 
 
 class PatchEncoder:
-    """patched: how many elements of all frames so far differed from what the rule makes."""
+    """patched: how many elements of all frames so far differed from what the rule makes.
 
-    def __init__(self, base_dtype: str, post_dtype: str) -> None:
+    subject: the tensor's name, for errors.
+    """
+
+    def __init__(self, base_dtype: str, post_dtype: str, subject: str = "") -> None:
+        self._subject = subject
         self._base_dtype, self._post_dtype = base_dtype, post_dtype
-        self._compressor, self._scratch = Compressor(), _Scratch()
+        self._rebuilder = Rebuilder(base_dtype, post_dtype)
+        self._made: Bits | None = None
+        self._zigzag = np.empty(0, dtype=np.uint32)
+        self._compressor = Compressor()
         self.patched = 0
 
     def frame(self, base: Bits, change: Bits, post: Bits) -> bytes:
-        """The payload for one frame; b"" where the rule makes the post already."""
-        out = np.empty_like(post)
-        candidates = _rebuild(base, self._base_dtype, change, self._post_dtype, out, self._scratch)
-        differs = out != post
-        count = int(np.count_nonzero(differs))
+        """The payload for one frame, proved: b"" where the rule makes the post already.
+
+        It is read back onto what the rule made; ParamDeltaError if that is not the post.
+        """
+        if self._made is None or self._made.size < post.size:
+            self._made = np.empty_like(post)
+        out = self._made[: post.size]
+        candidates = self._rebuilder.frame(base, change, out)
+        payload = self._payload(candidates, out, post)
+        if payload:
+            _decode(payload, candidates, out, self._post_dtype)
+        if not np.array_equal(out, post):
+            raise ParamDeltaError("the patch does not restore the post", subject=self._subject)
+        return payload
+
+    def _payload(self, candidates: Places, out: Bits, post: Bits) -> bytes:
+        zigzag, moved, count = self._steps(candidates, out, post)
         if not count:
             return b""
         self.patched += count
-        differs[candidates] = False
-        listed = np.flatnonzero(differs)
-        steps = _ordinals(post[candidates], self._post_dtype)
-        steps -= _ordinals(out[candidates], self._post_dtype)
-        zigzag = ((steps << 1) ^ (steps >> 63)).astype("<u8")
+        listed = np.empty(0, dtype=np.intp)
+        if moved < count:
+            differs = out != post
+            differs[candidates] = False
+            listed = np.flatnonzero(differs)
         large = zigzag >= _LARGE
         table = np.empty(listed.size, dtype=_LISTED)
         table["position"], table["bits"] = listed, post[listed]
@@ -119,11 +144,25 @@ class PatchEncoder:
             (
                 _COUNTS.pack(int(large.sum()), listed.size),
                 np.where(large, _LARGE, zigzag).astype(np.uint8).tobytes(),
-                zigzag[large].tobytes(),
+                zigzag[large].astype("<u8").tobytes(),
                 table.tobytes(),
             )
         )
         return self._compressor.compress(body)
+
+    def _steps(
+        self, candidates: Places, out: Bits, post: Bits
+    ) -> tuple[npt.NDArray[np.unsignedinteger[Any]], int, int]:
+        """Zigzag steps of the candidates, how many are not 0, and how many elements differ."""
+        if out.dtype == np.uint16 and self._post_dtype == "BF16" and (fast := patcher(out.size)):
+            if self._zigzag.size < candidates.size:
+                self._zigzag = np.empty(candidates.size, dtype=np.uint32)
+            found = self._zigzag[: candidates.size]
+            return found, *fast.steps(out, post, candidates, found)
+        steps = _ordinals(post[candidates], self._post_dtype)
+        steps -= _ordinals(out[candidates], self._post_dtype)
+        zigzag = ((steps << 1) ^ (steps >> 63)).astype(np.uint64)
+        return zigzag, int(np.count_nonzero(steps)), int(np.count_nonzero(out != post))
 
 
 class PatchDecoder:
@@ -131,7 +170,7 @@ class PatchDecoder:
 
     def __init__(self, base_dtype: str, post_dtype: str) -> None:
         self._base_dtype, self._post_dtype = base_dtype, post_dtype
-        self._scratch = _Scratch()
+        self._rebuilder = Rebuilder(base_dtype, post_dtype)
 
     def frame(self, payload: bytes, base: Bits, change: Bits, out: Bits) -> None:
         """The post of this frame into *out*. CorruptError on a malformed payload."""
@@ -141,33 +180,38 @@ class PatchDecoder:
                 base, self._base_dtype, [delta.Term(1.0, change, dtype)], out, self._post_dtype
             )
             return
-        candidates = _rebuild(base, self._base_dtype, change, self._post_dtype, out, self._scratch)
-        limit = _COUNTS.size + 9 * candidates.size + _LISTED.itemsize * base.size
-        body = decompress_up_to(payload, limit)
-        if len(body) < _COUNTS.size + candidates.size:
-            raise CorruptError("a patch frame is too short")
-        large, listed = _COUNTS.unpack_from(body)
-        expected = _COUNTS.size + candidates.size + 8 * large + _LISTED.itemsize * listed
-        if len(body) != expected:
-            raise CorruptError(f"a patch frame of {len(body)} bytes; {expected} expected")
-        small = np.frombuffer(body, np.uint8, candidates.size, _COUNTS.size)
-        zigzag = small.astype(np.uint64)
-        escaped = small == _LARGE
-        if int(np.count_nonzero(escaped)) != large:
-            raise CorruptError("a patch frame's large steps do not add up")
-        offset = _COUNTS.size + candidates.size
-        zigzag[escaped] = np.frombuffer(body, "<u8", large, offset)
-        steps = (zigzag >> np.uint64(1)).astype(np.int64) ^ -(zigzag & np.uint64(1)).astype(
-            np.int64
-        )
-        ordinals = _ordinals(out[candidates], self._post_dtype) + steps
-        top = 2 * delta.MAGNITUDE[self._post_dtype] + 1
-        if ((ordinals < 0) | (ordinals > top)).any():
-            raise CorruptError("a patch frame leaves the values of its dtype")
-        out[candidates] = _bits(ordinals, self._post_dtype, out)
-        table = np.frombuffer(body, _LISTED, listed, offset + 8 * large)
-        if listed and int(table["position"].max()) >= out.size:
-            raise CorruptError("a patch frame lists an element beyond its end")
-        if listed and int(table["bits"].max()) > top:
-            raise CorruptError("a patch frame lists bits wider than its dtype")
-        out[table["position"]] = table["bits"].astype(out.dtype)
+        candidates = self._rebuilder.frame(base, change, out)
+        _decode(payload, candidates, out, self._post_dtype)
+
+
+def _decode(payload: bytes, candidates: Places, out: Bits, dtype: str) -> None:
+    """Turns what the rule made into the post."""
+    limit = _COUNTS.size + 9 * candidates.size + _LISTED.itemsize * out.size
+    body = decompress_up_to(payload, limit)
+    if len(body) < _COUNTS.size + candidates.size:
+        raise CorruptError("a patch frame is too short")
+    large, listed = _COUNTS.unpack_from(body)
+    expected = _COUNTS.size + candidates.size + 8 * large + _LISTED.itemsize * listed
+    if len(body) != expected:
+        raise CorruptError(f"a patch frame of {len(body)} bytes; {expected} expected")
+    small = np.frombuffer(body, np.uint8, candidates.size, _COUNTS.size)
+    escaped = small == _LARGE
+    if int(np.count_nonzero(escaped)) != large:
+        raise CorruptError("a patch frame's large steps do not add up")
+    offset = _COUNTS.size + candidates.size
+    zigzag = small.astype(np.uint64)
+    zigzag[escaped] = np.frombuffer(body, "<u8", large, offset)
+    moved = np.flatnonzero(zigzag)  # most candidates are the post already
+    there, zigzag = candidates[moved], zigzag[moved]
+    steps = (zigzag >> np.uint64(1)).astype(np.int64) ^ -(zigzag & np.uint64(1)).astype(np.int64)
+    ordinals = _ordinals(out[there], dtype) + steps
+    top = 2 * delta.MAGNITUDE[dtype] + 1
+    if ((ordinals < 0) | (ordinals > top)).any():
+        raise CorruptError("a patch frame leaves the values of its dtype")
+    out[there] = _bits(ordinals, dtype, out)
+    table = np.frombuffer(body, _LISTED, listed, offset + 8 * large)
+    if listed and int(table["position"].max()) >= out.size:
+        raise CorruptError("a patch frame lists an element beyond its end")
+    if listed and int(table["bits"].max()) > top:
+        raise CorruptError("a patch frame lists bits wider than its dtype")
+    out[table["position"]] = table["bits"].astype(out.dtype)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from paramdelta.truncate import truncate
+from paramdelta.ulps import LOW
 
 SEED = 0
 
@@ -34,7 +35,8 @@ class TensorProfile:
     """norm, base_norm: ‖Δ‖₂ and ‖W‖₂ as published; base_norm None where it is not known.
 
     lost: elements of Δ that are not 0 and leave a base as it is, with alpha 1; None without a base.
-    directions: None for what is no matrix or was left out.
+    directions: None for what is no matrix or was left out. ulps: how many elements change by how
+    much of the spacing of the base's numbers (``paramdelta.ulps``); None without a base.
     """
 
     name: str
@@ -45,6 +47,7 @@ class TensorProfile:
     base_norm: float | None
     lost: int | None
     directions: Directions | None
+    ulps: tuple[int, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         found = self.directions
@@ -83,7 +86,16 @@ def total(parts: list[TensorProfile]) -> dict[str, Any]:
         "below_half_ulp": share(
             sum(p.lost or 0 for p in lost) if lost else None, sum(p.nonzero for p in lost)
         ),
+        "ulps": _ulps(parts),
     }
+
+
+def _ulps(parts: list[TensorProfile]) -> dict[str, Any] | None:
+    """counts[k]: elements with 2^(low + k) <= |Δ| / ulp(w) < 2^(low + k + 1)."""
+    known = [part.ulps for part in parts if part.ulps is not None]
+    if not known:
+        return None
+    return {"low": LOW, "counts": [sum(column) for column in zip(*known, strict=True)]}
 
 
 def directions(matrix: npt.NDArray[np.float32], count: int) -> Directions | None:

@@ -18,6 +18,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,11 @@ import numpy.typing as npt
 
 from paramdelta.dtypes import Bits
 from paramdelta.errors import InvalidError
+from paramdelta.kernels import surveyor
 
 WIDTH = 4096  # buckets
 BYTES = WIDTH * 4
+AHEAD = 512  # blocks
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -58,23 +61,34 @@ def to_float32(bits: Bits, dtype: str) -> npt.NDArray[np.float32]:
 class TensorSketch:
     """The sketch of one tensor, taken while its elements stream by in order."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, part_blocks: int = 0) -> None:
+        """part_blocks: blocks a part, see ``parts``; 0 for one part."""
         seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
         row = _splitmix64(seed, np.arange(WIDTH, dtype=np.uint64))
         self._signs = np.where(row & np.uint64(1), np.float32(1), np.float32(-1))
+        self._sign_bits = np.where(row & np.uint64(1), np.uint32(0), np.uint32(1 << 31))
         self._seed = seed ^ 0x5DEECE66D
         self._block = 0
+        self._ahead = np.empty(0, dtype=np.uint64)  # the hashes of the blocks that come next
         self._rest = np.empty(0, dtype=np.float32)
         self.total = np.zeros(WIDTH, dtype=np.float64)
         self._squares = np.zeros(WIDTH, dtype=np.float64)
+        self._part_blocks = part_blocks
+        self._ends: list[npt.NDArray[np.float64]] = []  # totals where a part ended
 
-    def update(self, values: npt.NDArray[np.float32]) -> None:
-        """The next elements. Any lengths give the same sketch."""
+    def update(self, bits: Bits, dtype: str) -> None:
+        """The next elements, BF16, F16 or F32. Any lengths give the same sketch."""
         if self._rest.size:
-            values = np.concatenate([self._rest, values])
-        whole = values.size // WIDTH * WIDTH
-        self._add(values[:whole].reshape(-1, WIDTH))
-        self._rest = values[whole:].copy()
+            missing = (WIDTH - self._rest.size) % WIDTH
+            head = to_float32(bits[:missing], dtype)
+            self._rest = np.concatenate([self._rest, head])
+            bits = bits[missing:]
+            if self._rest.size < WIDTH:
+                return
+            self._add(self._rest.reshape(1, WIDTH))
+        whole = bits.size - bits.size % WIDTH
+        self._add_whole(bits[:whole], dtype)
+        self._rest = to_float32(bits[whole:], dtype)
 
     def finish(self) -> npt.NDArray[np.float64]:
         """The buckets (WIDTH,), float64; a last short block counts as padded with zeros."""
@@ -85,17 +99,58 @@ class TensorSketch:
             self._rest = self._rest[:0]
         return self.total
 
+    def parts(self) -> npt.NDArray[np.float64]:
+        """(P, WIDTH): the sketches of consecutive runs of *part_blocks* blocks.
+
+        Call ``finish`` first. Elements of different parts share no bucket, so P parts of one size
+        estimate like one sketch of P·WIDTH buckets.
+        """
+        ends = [np.zeros(WIDTH), *self._ends]
+        if not self._part_blocks or self._block % self._part_blocks:
+            ends.append(self.total)
+        return np.diff(np.stack(ends), axis=0)
+
     @property
     def norm(self) -> float:
         """‖x‖₂ of the elements, exact but for float64 rounding. Call ``finish`` first."""
         return math.sqrt(math.fsum(self._squares))
 
+    def _next(self, blocks: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """The offsets of the next blocks, and which of them are taken negative."""
+        if self._ahead.size < blocks:  # many at a time: a small array costs as much
+            first = self._block + self._ahead.size
+            more = np.arange(first, first + max(blocks, AHEAD), dtype=np.uint64)
+            self._ahead = np.concatenate([self._ahead, _splitmix64(self._seed, more)])
+        hashes, self._ahead = self._ahead[:blocks], self._ahead[blocks:]
+        self._block += blocks
+        offsets = ((hashes >> np.uint64(1)) % np.uint64(WIDTH)).astype(np.int64)
+        return offsets, (hashes & np.uint64(1)).astype(bool)
+
+    def _add_compiled(self, fast: ModuleType, bits: Bits, dtype: str) -> None:
+        if dtype == "F16":
+            bits = to_float32(bits, dtype)
+        wide = bits if dtype == "BF16" else bits.view(np.uint32)
+        offsets, negative = self._next(bits.size // WIDTH)
+        flips = negative.astype(np.uint32) << np.uint32(31)
+        shift = 16 if dtype == "BF16" else 0
+        fast.sketch(wide, shift, self._sign_bits, offsets, flips, self.total, self._squares)
+        self._end_part()
+
+    def _add_whole(self, bits: Bits, dtype: str) -> None:
+        """Whole blocks, cut where a part ends."""
+        while bits.size:
+            size = bits.size
+            if self._part_blocks:
+                left = self._part_blocks - self._block % self._part_blocks
+                size = min(size, left * WIDTH)
+            if fast := surveyor(size):
+                self._add_compiled(fast, bits[:size], dtype)
+            else:
+                self._add(to_float32(bits[:size], dtype).reshape(-1, WIDTH))
+            bits = bits[size:]
+
     def _add(self, blocks: npt.NDArray[np.float32]) -> None:
-        hashes = _splitmix64(
-            self._seed, np.arange(self._block, self._block + len(blocks), dtype=np.uint64)
-        )
-        offsets = (hashes >> np.uint64(1)) % np.uint64(WIDTH)
-        negative = (hashes & np.uint64(1)).astype(bool)
+        offsets, negative = self._next(len(blocks))
         for block, offset, minus in zip(blocks, offsets.tolist(), negative.tolist(), strict=True):
             # element by element in block order, not a reduction: numpy's reductions may add in
             # another order on another processor, and these numbers are part of a digest
@@ -105,7 +160,11 @@ class TensorSketch:
             into = np.subtract if minus else np.add
             into(head, signed[: WIDTH - offset], out=head)
             into(tail, signed[WIDTH - offset :], out=tail)
-        self._block += len(blocks)
+        self._end_part()
+
+    def _end_part(self) -> None:
+        if self._part_blocks and self._block % self._part_blocks == 0:
+            self._ends.append(self.total.copy())
 
 
 def value_digest(shape: Sequence[int], buckets: npt.NDArray[np.float64]) -> str:

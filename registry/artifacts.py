@@ -4,6 +4,11 @@
     manifests/<2 hex>/<62 hex>.json   canonical JSON, under its own digest
     releases/<name>/@/<version>.json  which manifest name@version is, for ever
     signatures/<name>/@/<version>/<64 hex>.sshsig  over that record's bytes; under its own digest
+    sketches/<2 hex>/<62 hex>         of a manifest, or of a base's content, under its digest
+
+Sketches alone are derived: what is lost or damaged is made again, and they may be replaced. They
+are reachable from the manifest of their digest, from a manifest whose base has this content, and
+from a base of the catalog.
 
 No name part starts with ``@``, so a release's key has one meaning.
 """
@@ -11,7 +16,8 @@ No name part starts with ``@``, so a release's key has one meaning.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from types import TracebackType
 
 from paramdelta.digest import PREFIX, Digest, Hasher, digest_of
@@ -22,6 +28,7 @@ from paramdelta.limits import (
     MAX_MANIFEST_BYTES,
     MAX_RELEASE_BYTES,
     MAX_SIGNATURE_BYTES,
+    MAX_SKETCHES_BYTES,
 )
 from paramdelta.problem import Problem
 from registry.stores.base import Staged, Stat, Store
@@ -51,6 +58,11 @@ def release_key(name: str, version: int) -> str:
 
 def signature_key(name: str, version: int, digest: Digest) -> str:
     return f"signatures/{name}/@/{version}/{digest.removeprefix(PREFIX)}.sshsig"
+
+
+def sketches_key(subject: Digest) -> str:
+    """subject: a manifest's digest, or a base's content digest."""
+    return _object_key("sketches", subject)
 
 
 class Artifacts:
@@ -117,6 +129,34 @@ class Artifacts:
     def read_manifest(self, digest: Digest) -> bytes:
         """Verified. CorruptError if it is missing or not what its digest says."""
         return self._read(manifest_key(digest), digest, MAX_MANIFEST_BYTES)
+
+    # -- sketches -------------------------------------------------------------------------
+
+    def put_sketches(self, subject: Digest, data: bytes) -> bool:
+        """False if the same are there already; others are replaced."""
+        key = sketches_key(subject)
+        with self.store.stage() as staged:
+            staged.write(data)
+            if staged.commit(key):
+                return True
+            with suppress(InvalidError):  # one too large to be read is replaced
+                if self.read_sketches(subject) == data:
+                    return False
+            staged.commit(key, replace=True)
+        return True
+
+    def without_sketches(self, subjects: Iterable[Digest]) -> list[Digest]:
+        """Those of *subjects* that have none; one request."""
+        keys = {sketches_key(subject): subject for subject in subjects}
+        there = self.store.stat_many(keys)
+        return [subject for key, subject in keys.items() if key not in there]
+
+    def read_sketches(self, subject: Digest) -> bytes | None:
+        """Unchecked: their reader tells whether they are sound. None if there are none."""
+        try:
+            return self.store.read(sketches_key(subject), MAX_SKETCHES_BYTES)
+        except NotFoundError:
+            return None
 
     # -- releases -------------------------------------------------------------------------
 
@@ -236,6 +276,22 @@ class BlobWriter:
             self._staged.commit(key, replace=True)
         self.close()
         return digest, size
+
+    def hand_over(self) -> BlobWriter:
+        """What was written, to be committed by another; this writer is closed."""
+        other = object.__new__(BlobWriter)
+        other._artifacts, other._hasher, other._staged = self._artifacts, self._hasher, self._staged
+        self._staged = None
+        return other
+
+    @property
+    def digest(self) -> Digest:
+        """Of what was written so far."""
+        return self._hasher.digest
+
+    @property
+    def size(self) -> int:
+        return self._hasher.size
 
     def close(self) -> None:
         if self._staged is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
@@ -24,16 +25,32 @@ from paramdelta.sketch import (
     TensorSketch,
     byte_digest,
     table_digest,
-    to_float32,
     value_digest,
 )
+from paramdelta.sketch_groups import Group, SketchedTensor, grouped
 from registry.extract import CHUNK, hash_tensor
 from registry.jobs import Job, run_jobs
 from registry.progress import Progress
 from registry.publish import Side
 from registry.records import Base
 
-Read = tuple[Digest, str]  # of a tensor's bytes, and of its values (empty: none of its own)
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Read:
+    """Of a tensor: the digest of its bytes, of its values (empty: none of its own), and its
+    sketch where it has numbers."""
+
+    digest: Digest
+    value: str
+    sketched: SketchedTensor | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Described:
+    """groups: sketches of the base by layer and module."""
+
+    base: Base
+    groups: tuple[Group, ...]
 
 
 def describe(
@@ -44,7 +61,7 @@ def describe(
     *,
     threads: int,
     progress: Progress,
-) -> Base:
+) -> Described:
     """Reads every tensor of the checkpoint once, and fused ones again for their bytes' digest.
 
     Sketch and value digests are of logical tensors: a fused base and a split one have the same.
@@ -63,17 +80,18 @@ def describe(
         size = sum(job.size for job in jobs)
         found = run_jobs(jobs, threads, progress, "read base", size)
     values, digests = {}, {}
-    for tensor, (digest, value) in zip(tensors, found, strict=False):
-        values[canonical_name(tensor.name)] = value
+    for tensor, read in zip(tensors, found, strict=False):
+        values[canonical_name(tensor.name)] = read.value
         if tensor.is_whole:
-            digests[tensor.whole.name] = digest
-    for info, (digest, _) in zip(rest, found[len(tensors) :], strict=True):
-        digests[info.name] = digest
+            digests[tensor.whole.name] = read.digest
+    for info, read in zip(rest, found[len(tensors) :], strict=True):
+        digests[info.name] = read.digest
     content = content_digest(
         (name, info.dtype, info.shape, digests[name]) for name, info in checkpoint.tensors.items()
     )
     sketch = Sketch.total([total.buckets]).to_bytes()
-    return describe_read(name, location, revision, side, content, sketch, values)
+    base = describe_read(name, location, revision, side, content, sketch, values)
+    return Described(base, grouped(read.sketched for read in found if read.sketched))
 
 
 def describe_read(
@@ -144,17 +162,18 @@ def _read_job(
             stored = numbers.read_into(start, piece)
             hasher.update(stored)
             if has_values:
-                sketch.update(to_float32(piece, tensor.dtype))
+                sketch.update(piece, tensor.dtype)
             advance(stored.nbytes)
         buckets = sketch.finish()
         total.add(place, buckets)
         digest = hasher.digest
         if has_values:
-            return digest, value_digest(tensor.shape, buckets)
-        return digest, byte_digest(tensor.shape, digest)
+            sketched = SketchedTensor(tensor.name, tensor.shape, sketch.norm, buckets[np.newaxis])
+            return Read(digest, value_digest(tensor.shape, buckets), sketched)
+        return Read(digest, byte_digest(tensor.shape, digest))
 
     return run
 
 
 def _hash_job(reader: TensorReader, info: TensorInfo) -> Callable[[Callable[[int], None]], Read]:
-    return lambda advance: (hash_tensor(reader, info, advance), "")
+    return lambda advance: Read(hash_tensor(reader, info, advance), "")

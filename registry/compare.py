@@ -1,4 +1,4 @@
-"""Deltas against each other: every element of all of them, or their sketches alone."""
+"""Deltas against each other, every element of all of them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 from paramdelta import sketch
 from paramdelta.analysis import Floats32, PairSums, TensorComparer, layer_of, layer_order, module_of
 from paramdelta.dtypes import carrier
-from paramdelta.errors import IncompatibleError, InvalidError
-from paramdelta.manifest import Manifest, Product, TensorEntry, Transferred
+from paramdelta.errors import IncompatibleError
+from paramdelta.manifest import Manifest, Transferred
 from paramdelta.naming import canonical_name
 from paramdelta.problem import Problem
 from paramdelta.vocabulary import is_vocabulary_tensor
@@ -22,8 +22,8 @@ from registry.contribution import Elements, open_elements
 from registry.extract import CHUNK
 from registry.jobs import Job, run_jobs
 from registry.progress import Progress
-from registry.records import Release
-from registry.results import Compared, ComparedPair, SketchedPair
+from registry.results import Compared, ComparedPair
+from registry.sketches import factors_of
 
 Advance = Callable[[int], None]
 
@@ -34,23 +34,6 @@ class Named:
 
     ref: str
     manifest: Manifest
-
-
-def compare_sketches(releases: Sequence[Release]) -> Compared:
-    """From the catalog alone. InvalidError where a release has no sketch."""
-    known = []
-    for release in releases:
-        ref = f"{release.name}@{release.version}"
-        if release.summary.sketch is None:
-            raise InvalidError("has no sketch", subject=ref, remedy="compare without --sketch")
-        known.append((ref, sketch.Sketch.from_bytes(release.summary.sketch, ref)))
-    pairs = []
-    for (a, one), (b, two) in combinations(known, 2):
-        cosine = max(-1.0, min(1.0, one.cosine(two)))
-        # of the correlation of WIDTH pairs of buckets
-        error = (1 - cosine * cosine) / math.sqrt(sketch.WIDTH)
-        pairs.append(SketchedPair(a, b, cosine, error, one.norm, two.norm))
-    return Compared(tuple(pairs), ())
 
 
 def compare_deltas(
@@ -170,12 +153,6 @@ def _open(artifacts: Artifacts, manifest: Manifest, source: Transferred) -> Elem
     if not source.nonzero:
         return None
     return open_elements(artifacts, source, factors_of(manifest, source))
-
-
-def factors_of(manifest: Manifest, source: Transferred) -> tuple[TensorEntry, TensorEntry] | None:
-    if not isinstance(source, Product):
-        return None
-    return manifest.entry(source.left), manifest.entry(source.right)
 
 
 def _read(source: Elements | None, n: int) -> Floats32:

@@ -8,7 +8,7 @@ encoded, rebuilds the post by the rule and stores what differs in the patch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,13 +16,15 @@ import numpy.typing as npt
 
 from paramdelta import codecs, delta, fp8, sketch
 from paramdelta.checkpoint import TensorReader
-from paramdelta.digest import Digest, Hasher
+from paramdelta.digest import Digest
 from paramdelta.dtypes import ARITHMETIC, ITEM_BYTES, Bits, carrier
 from paramdelta.errors import ParamDeltaError
+from paramdelta.hashing import hasher, update_all
 from paramdelta.logical import LogicalTensor, NumberReader
 from paramdelta.manifest import PATCH_CODEC, Place, ScaleRef, Stream, TensorEntry, TensorKind
-from paramdelta.patch import PatchDecoder, PatchEncoder
+from paramdelta.patch import PatchEncoder
 from paramdelta.safetensors_header import TensorInfo
+from paramdelta.sketch_groups import part_blocks
 from registry.artifacts import Artifacts
 from registry.streams import FrameWriter, stream_of
 
@@ -34,8 +36,8 @@ NO_NORM = f"{0:.9e}"
 class Extracted:
     """entry: the manifest's. The digests are of the bytes that were read: of stored tensors where
     they are whole. The sketches are of Δ and of the base, (WIDTH,) float64, None where the rule
-    does not cover the tensor. base_values: the base tensor's value digest, None where it has rows
-    that the post has not."""
+    does not cover the tensor. delta_parts: Δ's by parts, (P, WIDTH). base_values: the base tensor's
+    value digest, None where it has rows that the post has not."""
 
     entry: TensorEntry
     post_digest: Digest
@@ -43,6 +45,7 @@ class Extracted:
     delta_sketch: npt.NDArray[np.float64] | None = None
     base_sketch: npt.NDArray[np.float64] | None = None
     base_values: str | None = None
+    delta_parts: npt.NDArray[np.float64] | None = None
 
 
 class Pair:
@@ -139,7 +142,10 @@ def extract_delta(
     whole = pair.base.elements <= pair.elements
     values = sketch.value_digest(pair.base.shape, base_sketch) if whole else None
     post_digest = survey.post_hash.digest
-    return Extracted(entry, post_digest, base_digest, delta_sketch, base_sketch, values)
+    return Extracted(
+        entry, post_digest, base_digest, delta_sketch, base_sketch, values,
+        survey.delta_sketch.parts(),
+    )  # fmt: skip
 
 
 class _Survey:
@@ -148,8 +154,12 @@ class _Survey:
     def __init__(self, pair: Pair, dtype: str, canonical_name: str) -> None:
         self._pair, self._dtype = pair, dtype
         self.statistics = codecs.Statistics(dtype, pair.row_length)
-        self.base_hash, self.post_hash = Hasher(), Hasher()
-        self.delta_sketch = sketch.TensorSketch(canonical_name)
+        self.base_hash, self.post_hash = (
+            hasher(pair.base.info.nbytes),
+            hasher(pair.post.info.nbytes),
+        )
+        in_parts = part_blocks(canonical_name, pair.elements)
+        self.delta_sketch = sketch.TensorSketch(canonical_name, in_parts)
         self.base_sketch = sketch.TensorSketch(canonical_name)
         self.nonzero = self.nonfinite = 0
         self.equal = pair.base.dtype == pair.post.dtype  # so far, bit for bit
@@ -158,8 +168,7 @@ class _Survey:
 
     def update(self, chunk: Chunk) -> None:
         pair, base, post = self._pair, chunk.base, chunk.post
-        self.base_hash.update(chunk.stored_base)
-        self.post_hash.update(chunk.stored_post)
+        update_all(((self.base_hash, chunk.stored_base), (self.post_hash, chunk.stored_post)))
         if pair.post.info.dtype in fp8.DTYPES:
             scales = pair.post_reader.scales(chunk.start, post.size)
             again = np.empty_like(chunk.stored_post)
@@ -168,20 +177,13 @@ class _Survey:
         if self._delta.size < post.size:
             self._delta = np.empty(post.size, dtype=self._delta.dtype)
         change = self._delta[: post.size]
-        delta.extract(base, pair.base.dtype, post, pair.post.dtype, change)
-        self.equal = self.equal and np.array_equal(base, post)
+        found = delta.extract_measured(base, pair.base.dtype, post, pair.post.dtype, change)
+        self.equal = self.equal and found.equal
+        self.nonzero += found.nonzero
+        self.nonfinite += found.nonfinite
         self.statistics.update(change)
-        self._measure(base, change)
-
-    def _measure(self, base: Bits, change: Bits) -> None:
-        values = sketch.to_float32(change, self._dtype)
-        magnitude = (1 << (8 * ITEM_BYTES[self._dtype] - 1)) - 1
-        nonzero = int(np.count_nonzero(change & change.dtype.type(magnitude)))
-        self.nonzero += nonzero
-        self.nonfinite += nonzero - int(np.count_nonzero(values))
-        base_values = sketch.to_float32(base, self._pair.base.dtype)
-        self.delta_sketch.update(values)
-        self.base_sketch.update(base_values)
+        self.delta_sketch.update(change, self._dtype)
+        self.base_sketch.update(base, pair.base.dtype)
 
     def base_digest(self) -> Digest:
         """Of the whole base tensor; rows that the post has not are read now."""
@@ -240,16 +242,14 @@ class _Prover:
         self, pair: Pair, dtype: str, encoder: codecs.Encoder, decoder: codecs.Decoder
     ) -> None:
         self._pair, self._dtype, self._encoder, self._decoder = pair, dtype, encoder, decoder
-        self.patches = PatchEncoder(pair.base.dtype, pair.post.dtype)
-        self._unpatch = PatchDecoder(pair.base.dtype, pair.post.dtype)
+        self.patches = PatchEncoder(pair.base.dtype, pair.post.dtype, pair.post.name)
         size = min(encoder.frame_elements, pair.elements)
         self._delta = np.empty(size, dtype=carrier(dtype))
         self._decoded = np.empty(size, dtype=carrier(dtype))
-        self._rebuilt = np.empty(size, dtype=carrier(pair.post.dtype))
 
     def frame(self, base: Bits, post: Bits) -> tuple[bytes, bytes]:
         pair, n = self._pair, post.size
-        change, decoded, rebuilt = self._delta[:n], self._decoded[:n], self._rebuilt[:n]
+        change, decoded = self._delta[:n], self._decoded[:n]
         delta.extract(base, pair.base.dtype, post, pair.post.dtype, change)
         payload = self._encoder.frame(change)
         self._decoder.frame(payload, decoded)
@@ -257,11 +257,7 @@ class _Prover:
             raise ParamDeltaError(
                 f"codec {self._encoder.name} is not lossless here", subject=pair.post.name
             )
-        patch = self.patches.frame(base, decoded, post)
-        self._unpatch.frame(patch, base, decoded, rebuilt)
-        if not np.array_equal(rebuilt, post):
-            raise ParamDeltaError("the patch does not restore the post", subject=pair.post.name)
-        return payload, patch
+        return payload, self.patches.frame(base, decoded, post)
 
 
 def extract_whole(
@@ -277,8 +273,9 @@ def extract_whole(
     """
     reader, tensor = post
     info = tensor.info
-    base_digest = hash_tensor(base[0], base[1].info, lambda n: None) if base else None
-    post_digest = hash_tensor(reader, info, advance)
+    sides = [(reader, info), *([(base[0], base[1].info)] if base else [])]
+    digests = hash_tensors(sides, lambda n: advance(n // len(sides)))
+    post_digest, base_digest = digests[0], digests[1] if base else None
     changed = base_digest != post_digest and info.elements > 0
     stream = Stream("zero", {}, None, 0)
     if changed or base is None:
@@ -335,15 +332,28 @@ def _store_whole(
 
 def hash_tensor(reader: TensorReader, info: TensorInfo, advance: Callable[[int], None]) -> Digest:
     """sha256 of a tensor's bytes, read in chunks."""
-    hasher = Hasher()
-    size = max(1, min(CHUNK, info.elements))
-    buffer = np.empty(size, dtype=carrier(info.dtype))
-    for start in range(0, info.elements, size):
-        n = min(size, info.elements - start)
-        reader.read_into(info, start, buffer[:n])
-        hasher.update(buffer[:n])
-        advance(buffer[:n].nbytes)
-    return hasher.digest
+    return hash_tensors([(reader, info)], advance)[0]
+
+
+def hash_tensors(
+    tensors: Sequence[tuple[TensorReader, TensorInfo]], advance: Callable[[int], None]
+) -> list[Digest]:
+    """The same of one or a few, which pass by together."""
+    hashers = [hasher(info.nbytes) for _, info in tensors]
+    buffers = [
+        np.empty(max(1, min(CHUNK, info.elements)), dtype=carrier(info.dtype))
+        for _, info in tensors
+    ]
+    for start in range(0, max(info.elements for _, info in tensors), CHUNK):
+        pieces = []
+        for (reader, info), buffer in zip(tensors, buffers, strict=True):
+            piece = buffer[: max(0, min(buffer.size, info.elements - start))]
+            if piece.size:
+                reader.read_into(info, start, piece)
+            pieces.append(piece)
+        update_all(list(zip(hashers, pieces, strict=True)))
+        advance(sum(piece.nbytes for piece in pieces))
+    return [one.digest for one in hashers]
 
 
 def read_tensor(reader: TensorReader, info: TensorInfo) -> Bits:

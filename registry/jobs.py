@@ -28,10 +28,12 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Job(Generic[Result]):
-    """run: takes a callback for bytes done. size: bytes, to start the largest first."""
+    """run: takes a callback for bytes done. size: bytes, to start the largest first. group: lower
+    ones start first, so that jobs which read one file do so while it is in memory."""
 
     size: int
     run: Callable[[Callable[[int], None]], Result]
+    group: int = 0
 
 
 class Crew:
@@ -128,7 +130,7 @@ def run_jobs(
 
     order = list(range(len(jobs)))
     if not in_order:
-        order.sort(key=lambda i: -jobs[i].size)
+        order.sort(key=lambda i: (jobs[i].group, -jobs[i].size))
     progress.begin(task, total)
     try:
         with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="tensor") as pool:

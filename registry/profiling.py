@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from paramdelta import delta, profile
+from paramdelta import delta, profile, ulps
 from paramdelta.checkpoint import Checkpoint, TensorReader
 from paramdelta.dtypes import ARITHMETIC, Bits, carrier
 from paramdelta.limits import MAX_PROFILE_ELEMENTS
@@ -16,12 +16,12 @@ from paramdelta.manifest import Manifest, Product, Transferred
 from paramdelta.problem import Problem
 from paramdelta.sketch import to_float32
 from registry.artifacts import Artifacts
-from registry.compare import factors_of
 from registry.contribution import open_elements
 from registry.extract import CHUNK
 from registry.jobs import Job, run_jobs
 from registry.progress import Progress
 from registry.results import Profiled
+from registry.sketches import factors_of
 from registry.tensor_plan import BaseTensors
 
 Advance = Callable[[int], None]
@@ -91,6 +91,7 @@ class _TensorJob:
         self._artifacts, self._manifest, self._source = artifacts, manifest, source
         target = targets.get(source.name)
         self._base = NumberReader(reader, target) if reader and target else None
+        self._ulps = np.zeros(ulps.BINS, dtype=np.int64)
         is_matrix = len(source.shape) == 2 and min(source.shape) > 0
         self._directions = directions if is_matrix and not _is_large(source) else 0
 
@@ -108,7 +109,7 @@ class _TensorJob:
         own = None if isinstance(source, Product) else float(source.base_norm)
         return profile.TensorProfile(
             source.name, source.shape, source.elements, source.nonzero, float(source.norm), own,
-            lost, found,
+            lost, found, tuple(self._ulps.tolist()) if self._base else None,
         )  # fmt: skip
 
     def _read(
@@ -139,6 +140,7 @@ class _TensorJob:
         own = self._base.tensor.dtype
         held = np.empty(change.size, dtype=carrier(own))
         self._base.read_into(start, held)
+        ulps.count(change, dtype, held, own, self._ulps)
         out = np.empty_like(held)
         delta.add(held, own, [delta.Term(1.0, change, dtype)], out, own)
         magnitude = change & change.dtype.type(delta.MAGNITUDE[dtype])

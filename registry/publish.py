@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from paramdelta.dtypes import ITEM_BYTES
 from paramdelta.errors import IncompatibleError
 from paramdelta.fingerprint import Fingerprint, fingerprint
 from paramdelta.limits import MAX_CARRIED_FILE_BYTES
-from paramdelta.logical import LogicalTensor, LogicalView, NumberReader, view
+from paramdelta.logical import LogicalTensor, LogicalView, view
 from paramdelta.manifest import (
     CarriedFile,
     Manifest,
@@ -31,19 +31,20 @@ from paramdelta.naming import canonical_name
 from paramdelta.problem import Problem, errors_of
 from paramdelta.safetensors_header import TensorInfo
 from paramdelta.sketch import Sketch, byte_digest
+from paramdelta.sketch_groups import Group, SketchedTensor, grouped
 from paramdelta.vocabulary import is_vocabulary_tensor
 from registry.artifacts import Artifacts
+from registry.commits import Commits
 from registry.extract import (
     Extracted,
-    Pair,
-    extract_delta,
-    extract_whole,
     has_arithmetic,
     hash_tensor,
 )
 from registry.jobs import Job, run_jobs
 from registry.licences import card_license, license_problems
 from registry.progress import Progress
+from registry.tensor_jobs import TensorJobs
+from registry.unfinished import Journal
 
 FILE_CHUNK = 1 << 20  # bytes read at once of a whole file
 
@@ -74,7 +75,11 @@ class ExtractedDelta:
     delta_sketch: Sketch
     base_sketch: Sketch
     problems: tuple[Problem, ...]
-    base_values: Mapping[str, str] | None = None  # None where not every tensor's were taken
+    groups: tuple[Group, ...]
+    # None where not every tensor's were taken
+    base_values: Mapping[str, str] | None = None
+    base_groups: tuple[Group, ...] = ()
+    journal: Journal | None = None  # to be removed once the release is there
 
 
 def pair_problems(base: LogicalView, post: LogicalView) -> list[Problem]:
@@ -126,10 +131,17 @@ def _pair_problem(base: LogicalTensor, post: LogicalTensor) -> list[Problem]:
 
 
 def extract_checkpoint(
-    artifacts: Artifacts, base: Side, post: Side, *, threads: int, progress: Progress
+    artifacts: Artifacts,
+    base: Side,
+    post: Side,
+    *,
+    threads: int,
+    progress: Progress,
+    journal: Journal | None = None,
 ) -> ExtractedDelta:
     """Every tensor and file of *post* as blobs, and the manifest that lists them (not yet stored).
 
+    journal: of what an interrupted publish of this pair has finished, and where to note more.
     IncompatibleError with all problems where the pair does not match.
     """
     problems = pair_problems(base.view, post.view)
@@ -141,7 +153,7 @@ def extract_checkpoint(
         )
     problems += post.checkpoint.left_out
     problems += license_problems((("base", base.license), ("post", post.license)))
-    done = _run(artifacts, base, post, threads, progress)
+    done = _run(artifacts, base, post, threads, progress, journal)
     problems += [
         Problem(
             entry.name,
@@ -167,7 +179,10 @@ def extract_checkpoint(
         sketch=artifacts.put_blob(sketches),
         sketch_size=len(sketches),
     )
-    return ExtractedDelta(manifest, delta_sketch, base_sketch, tuple(problems), done.base_values)
+    return ExtractedDelta(
+        manifest, delta_sketch, base_sketch, tuple(problems), done.groups, done.base_values,
+        done.base_groups, journal,
+    )  # fmt: skip
 
 
 def weight_files_of(
@@ -225,17 +240,30 @@ class _Done:
     delta_sketches: list[npt.NDArray[np.float64]]
     base_sketches: list[npt.NDArray[np.float64]]
     base_values: Mapping[str, str] | None
+    groups: tuple[Group, ...]
+    base_groups: tuple[Group, ...]  # empty where base_values is None
 
 
-def _run(artifacts: Artifacts, base: Side, post: Side, threads: int, progress: Progress) -> _Done:
+def _run(
+    artifacts: Artifacts,
+    base: Side,
+    post: Side,
+    threads: int,
+    progress: Progress,
+    journal: Journal | None,
+) -> _Done:
     """Every tensor as an entry, and digests of all stored tensors and of the post's files.
 
     A stored tensor is hashed while its only logical tensor is worked on; those that are split,
     that only scale others or that have no partner are hashed for themselves.
     """
     ours, theirs = base.checkpoint, post.checkpoint
-    with ours.reader() as base_reader, theirs.reader() as post_reader:
-        extractor = _Extractor(artifacts, base_reader, post_reader)
+    with (
+        ours.reader() as base_reader,
+        theirs.reader() as post_reader,
+        Commits(artifacts) as commits,
+    ):
+        extractor = TensorJobs(commits, base_reader, post_reader, journal)
         work: list[tuple[LogicalTensor, LogicalTensor | None, TensorKind | None]] = [
             (tensor, base.view.find(name), None) for name, tensor in post.view.tensors.items()
         ]
@@ -248,13 +276,14 @@ def _run(artifacts: Artifacts, base: Side, post: Side, threads: int, progress: P
         seen_post = {tensor.whole.name for tensor, _, _ in work if tensor.is_whole}
         alone = [info for name, info in ours.tensors.items() if name not in seen_base]
         split = [info for name, info in theirs.tensors.items() if name not in seen_post]
+        place = {shard.path: index for index, shard in enumerate(theirs.shards)}
         jobs: list[Job[Extracted | Digest]] = [
-            Job(tensor.info.nbytes, extractor.job(tensor, partner, kind))
+            Job(tensor.info.nbytes, extractor.job(tensor, partner, kind), place[tensor.info.file])
             for tensor, partner, kind in work
         ]
-        jobs += [Job(info.nbytes, _hash_job(base_reader, info)) for info in alone]
-        jobs += [Job(info.nbytes, _hash_job(post_reader, info)) for info in split]
-        jobs += [Job(shard.size, _file_job(theirs, shard.path)) for shard in theirs.shards]
+        jobs += [Job(info.nbytes, _hash_job(base_reader, info), len(place)) for info in alone]
+        jobs += [Job(i.nbytes, _hash_job(post_reader, i), place[i.file]) for i in split]
+        jobs += [Job(s.size, _file_job(theirs, s.path), place[s.path]) for s in theirs.shards]
         total = sum(2 * t.elements * ITEM_BYTES[t.dtype] for t, _, _ in work)
         total += sum(job.size for job in jobs[len(work) :])
         results = run_jobs(jobs, threads, progress, "publish", total)
@@ -269,6 +298,8 @@ def _run(artifacts: Artifacts, base: Side, post: Side, threads: int, progress: P
             post_digests[tensor.whole.name] = result.post_digest
         if partner and partner.is_whole and result.base_digest:
             base_digests[partner.whole.name] = result.base_digest
+    of_base = [(b, r) for (_, b, _), r in zip(work, found, strict=True) if b]
+    values = _base_values(base.view, of_base)
     return _Done(
         tuple(sorted((result.entry for result in found), key=lambda entry: entry.name)),
         _stored(ours, base_digests),
@@ -276,7 +307,28 @@ def _run(artifacts: Artifacts, base: Side, post: Side, threads: int, progress: P
         files,
         [result.delta_sketch for result in found if result.delta_sketch is not None],
         [result.base_sketch for result in found if result.base_sketch is not None],
-        _base_values(base.view, [(b, r) for (_, b, _), r in zip(work, found, strict=True) if b]),
+        values,
+        grouped(sketched_tensors(found)),
+        _base_groups(of_base) if values is not None else (),
+    )
+
+
+def sketched_tensors(found: Iterable[Extracted]) -> list[SketchedTensor]:
+    """Of what is a difference."""
+    return [
+        SketchedTensor(r.entry.name, r.entry.shape, float(r.entry.norm), r.delta_parts)
+        for r in found
+        if r.delta_parts is not None and r.entry.kind == "delta"
+    ]
+
+
+def _base_groups(found: list[tuple[LogicalTensor, Extracted]]) -> tuple[Group, ...]:
+    return grouped(
+        SketchedTensor(
+            tensor.name, tensor.shape, float(result.entry.base_norm), result.base_sketch[np.newaxis]
+        )
+        for tensor, result in found
+        if result.base_sketch is not None
     )
 
 
@@ -299,34 +351,6 @@ def _stored(checkpoint: Checkpoint, digests: Mapping[str, Digest]) -> tuple[Stor
         StoredTensor(name, info.dtype, info.shape, digests[name])
         for name, info in sorted(checkpoint.tensors.items())
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Extractor:
-    """Makes the entry of one tensor of the post."""
-
-    artifacts: Artifacts
-    base: TensorReader
-    post: TensorReader
-
-    def job(
-        self, tensor: LogicalTensor, partner: LogicalTensor | None, kind: TensorKind | None
-    ) -> Callable[[Callable[[int], None]], Extracted]:
-        def run(advance: Callable[[int], None]) -> Extracted:
-            if partner is not None and has_arithmetic(partner.dtype, tensor.dtype):
-                pair = Pair(NumberReader(self.base, partner), NumberReader(self.post, tensor))
-                found = extract_delta(self.artifacts, pair, canonical_name(tensor.name), advance)
-                if found is not None:
-                    return found
-            return extract_whole(
-                self.artifacts,
-                (self.post, tensor),
-                (self.base, partner) if partner else None,
-                kind or ("replace" if partner else "added"),
-                advance,
-            )
-
-        return run
 
 
 def _hash_job(reader: TensorReader, info: TensorInfo) -> Callable[[Callable[[int], None]], Digest]:

@@ -6,6 +6,7 @@ differences to the base like any other, and copies of the base's tensors cost no
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -36,7 +37,8 @@ from paramdelta.manifest import (
 )
 from paramdelta.naming import canonical_name
 from paramdelta.safetensors_header import TensorInfo
-from paramdelta.sketch import Sketch, TensorSketch, to_float32, value_digest
+from paramdelta.sketch import Sketch, TensorSketch, value_digest
+from paramdelta.sketch_groups import SketchedTensor, grouped, part_blocks
 from registry.artifacts import Artifacts
 from registry.extract import (
     CHUNK,
@@ -56,6 +58,7 @@ from registry.publish import (
     carry_files,
     hash_file,
     left_out_of,
+    sketched_tensors,
     source_of,
     weight_files_of,
 )
@@ -109,6 +112,7 @@ class _Multiplied:
 
     products: tuple[Product, ...]
     sketches: tuple[npt.NDArray[np.float64], ...]
+    parts: tuple[npt.NDArray[np.float64], ...]
 
 
 def extract_adapter(
@@ -159,7 +163,17 @@ def extract_adapter(
         sketch=artifacts.put_blob(sketches),
         sketch_size=len(sketches),
     )
-    return ExtractedDelta(manifest, sketch, known.sketch, tuple(problems))
+    groups = grouped(
+        [
+            *sketched_tensors(stored),
+            *(
+                SketchedTensor(product.name, product.shape, float(product.norm), parts)
+                for group in made
+                for product, parts in zip(group.products, group.parts, strict=True)
+            ),
+        ]
+    )
+    return ExtractedDelta(manifest, sketch, known.sketch, tuple(problems), groups)
 
 
 def _check_known(base: Side, known: KnownBase, stored: list[Extracted]) -> None:
@@ -256,11 +270,13 @@ class _Work:
             )  # fmt: skip
             config = self._base.checkpoint.json_file("config.json") or {}
             pieces = [(p.name, p.start, p.shape) for p in parts(whole.name, whole.shape, config)]
-            products, sketches = [], []
+            products, sketches, in_parts = [], [], []
             for name, start, shape in pieces or [(whole.name, 0, whole.shape)]:
-                found = TensorSketch(canonical_name(name))
+                title = canonical_name(name)
+                found = TensorSketch(title, part_blocks(title, math.prod(shape)))
                 nonzero = _measure(multiplied, start, start + shape[0] * columns, found, advance)
                 sketches.append(found.finish())
+                in_parts.append(found.parts())
                 products.append(
                     Product(
                         name, shape, fitted.left, fitted.right, fitted.transposed,
@@ -268,7 +284,7 @@ class _Work:
                         f"{found.norm:.9e}",
                     )
                 )  # fmt: skip
-            return _Multiplied(tuple(products), tuple(sketches))
+            return _Multiplied(tuple(products), tuple(sketches), tuple(in_parts))
 
         return run
 
@@ -316,6 +332,6 @@ def _measure(
         piece = buffer[: min(CHUNK, end - position)]
         product.rows_into(position, piece)
         nonzero += int(np.count_nonzero(piece & np.uint32(0x7FFFFFFF)))
-        sketch.update(to_float32(piece, "F32"))
+        sketch.update(piece, "F32")
         advance(piece.nbytes)
     return nonzero

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,34 +11,38 @@ from pathlib import Path
 from paramdelta.adapter import read_adapter
 from paramdelta.architecture import is_tied
 from paramdelta.digest import Digest
-from paramdelta.errors import ConflictError
+from paramdelta.errors import ConflictError, StorageError, UnreachableError
 from paramdelta.problem import Problem
 from paramdelta.sketch import Sketch
 from registry.artifacts import Artifacts
-from registry.bases import describe, describe_read
+from registry.bases import Described, describe, describe_read
 from registry.catalog import Catalog
 from registry.progress import Progress
 from registry.publish import ExtractedDelta, Side, extract_checkpoint
 from registry.publish_adapter import KnownBase, extract_adapter
 from registry.records import Base
 from registry.results import BaseView
+from registry.sketches import keep_sketches
 from registry.sources import Located, base_name_of, location_of
+from registry.unfinished import Journal
 
 
 @dataclass(frozen=True, slots=True)
 class Publisher:
-    """artifacts: opens the store, which registering a base does not need."""
+    """artifacts: opens the store, which registering a base does not need. journals: the folder of
+    what interrupted publishes have finished."""
 
     catalog: Catalog
     artifacts: Callable[[], Artifacts]
     threads: int
     progress: Progress
+    journals: Path
 
     def add_base(self, located: Located, name: str | None) -> BaseView:
         """Reads the checkpoint once. name: None for one made from where it lies."""
         side = Side.of(located.open(self.progress))
-        base = self._described(name or base_name_of(located), located, side)
-        return self._register(base, free=name is None)
+        described = self._described(name or base_name_of(located), located, side)
+        return self._register(described, free=name is None, alone=True)
 
     def checkpoint(self, base: Located, post: Located) -> tuple[BaseView, ExtractedDelta]:
         """post − base, and the base, registered.
@@ -45,13 +50,21 @@ class Publisher:
         Headers come first: a pair that does not match is refused before weights are fetched.
         """
         side = Side.of(base.headers(self.progress))
-        found = extract_checkpoint(
-            self.artifacts(),
-            side,
-            Side.of(post.headers(self.progress)),
-            threads=self.threads,
-            progress=self.progress,
-        )
+        after = Side.of(post.headers(self.progress))
+        artifacts = self.artifacts()
+        store, folders = artifacts.store.url, (side.checkpoint.path, after.checkpoint.path)
+        journal = Journal(self.journals, store, *map(os.path.abspath, folders))
+        try:
+            found = extract_checkpoint(
+                artifacts,
+                side,
+                after,
+                threads=self.threads,
+                progress=self.progress,
+                journal=journal,
+            )
+        finally:
+            journal.close()
         return self._register_own_base(base, side, found), found
 
     def adapter(self, located: Located, folder: Path) -> tuple[BaseView, ExtractedDelta]:
@@ -90,21 +103,42 @@ class Publisher:
                 name, location_of(located), located.revision, side, digest,
                 found.base_sketch.to_bytes(), found.base_values,
             )  # fmt: skip
+            described = Described(base, found.base_groups)
         elif known := self.catalog.find_base_by_content(digest):
             return BaseView(known[0])
         else:  # the post lacks some of its tensors or rows
-            base = self._described(name, located, side)
-        return self._register(base, free=True)
+            described = self._described(name, located, side)
+        return self._register(described, free=True)
 
-    def _described(self, name: str, located: Located, side: Side) -> Base:
+    def _described(self, name: str, located: Located, side: Side) -> Described:
         """Reads every tensor."""
         return describe(
             name, location_of(located), located.revision, side,
             threads=self.threads, progress=self.progress,
         )  # fmt: skip
 
-    def _register(self, base: Base, *, free: bool) -> BaseView:
-        """Adds *base*; with *free*, a name that other content holds gets a suffix."""
+    def _register(self, described: Described, *, free: bool, alone: bool = False) -> BaseView:
+        """Adds a base; with *free*, a name that other content holds gets a suffix.
+
+        alone: nothing else is to be stored, so that what waits is sent now.
+        """
+        kept = self._keep_sketches(described, alone)
+        view = self._add(described.base, free=free)
+        return dataclasses.replace(view, problems=(*view.problems, *kept))
+
+    def _keep_sketches(self, described: Described, alone: bool) -> list[Problem]:
+        """A base may be registered where nothing can be stored; what is lost is told."""
+        digest = Digest(described.base.content_digest)
+        try:
+            keep_sketches(self.artifacts(), digest, described.groups)
+            if alone:
+                self.artifacts().store.flush()
+        except (UnreachableError, StorageError) as error:
+            reason = f"its sketches by layer were not stored: {error.message}"
+            return [Problem("sketches", reason, "warning", remedy="add the base again")]
+        return []
+
+    def _add(self, base: Base, *, free: bool) -> BaseView:
         same = self.catalog.find_base_by_content(base.content_digest)
         if free and same:
             first = dataclasses.replace(

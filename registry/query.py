@@ -20,6 +20,7 @@ from paramdelta.errors import InvalidError, UsageError
 from paramdelta.fingerprint import FACETS, Fingerprint, fingerprint
 from paramdelta.problem import Problem
 from paramdelta.sketch import Sketch
+from registry import evidence
 from registry.catalog import Catalog
 from registry.catalog.checks import check_page
 from registry.ranking import Asked, Judge, Kind, page_of
@@ -167,6 +168,8 @@ def rank_deltas(
             kept.append((kind, rows))
     page = page_of(catalog, kept, target.asked, limit, offset)
     facts = catalog.evidence.facts([row.release for row, _, _ in page])
+    digests = [facts[row.release].digest for row, _, _ in page]
+    scores = evidence.on_base(catalog, target.content_digest, digests)
     matches = []
     for row, kind, judged in page:
         matches.append(
@@ -178,6 +181,7 @@ def rank_deltas(
                 drift_ratio=judged.drift,
                 description=facts[row.release].description,
                 tags=facts[row.release].tags,
+                scores=tuple(scores.get(facts[row.release].digest, ())),
             )
         )
     fitting = sum(len(rows) for _, rows in kept)
@@ -225,10 +229,14 @@ def rank_bases(
     own = _sketch(summary.base_sketch, release.digest)
     asked = Asked(True, own, summary.sketch_table, known[0] if known else None)
     page = page_of(catalog, kept, asked, limit, offset)
+    scores = evidence.of_delta(catalog, release.digest, {row.content_digest for row, _, _ in page})
     matches = [
-        Match(row.name, row.content_digest, kind.found.verdict, judged.problems, judged.drift)
+        Match(
+            row.name, row.content_digest, kind.found.verdict, judged.problems, judged.drift,
+            scores=tuple(scores.get(row.content_digest, ())),
+        )
         for row, kind, judged in page
-    ]
+    ]  # fmt: skip
     ref = f"{release.name}@{release.version}"
     hidden = catalog.evidence.count_bases() - len(kept)
     return QueryResult("delta", ref, tuple(matches), hidden, len(kept), offset)

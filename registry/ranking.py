@@ -12,6 +12,7 @@ from heapq import nsmallest
 from typing import NamedTuple, Protocol, TypeVar
 
 from paramdelta.compatibility import VERDICTS, Comparison, Verdict
+from paramdelta.expectation import UNRELATED
 from paramdelta.problem import Problem
 from paramdelta.sketch import Sketch
 from registry.catalog import Catalog
@@ -19,7 +20,6 @@ from registry.near_miss import Likeness, likeness
 from registry.records import BaseValues
 
 SKETCHES = 200  # held at once
-UNRELATED = 3.8  # drift ratios above it kept at most 0.4 of a skill in every measurement
 _PLACES = {verdict: place for place, verdict in enumerate(VERDICTS)}
 
 

@@ -85,6 +85,16 @@ class DeltaEvidence(NamedTuple):
     norm: float | None
 
 
+class DeltaSketch(NamedTuple):
+    """The latest release of a delta and its small sketch, as comparing one with all needs it."""
+
+    name: str
+    version: int
+    digest: str
+    norm: float | None
+    sketch: bytes
+
+
 class BaseEvidence(NamedTuple):
     """A base, as little of it as ranking needs; ids as in ``DeltaEvidence``."""
 
@@ -152,21 +162,49 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What a task's metric said of a release (digest: its manifest's) or of a resolved model
-    (digest: its content's).
+    """What a task's metric said of a model. model_digest: of its content. model: how it was named.
 
-    alpha: the coefficient of each delta by its reference; empty where nothing was applied.
-    stderr: in the metric's unit. versions: of the programs that measured. task_digest: of the
-    task's definition and data, None where the scorer gives none.
+    task_digest: of the task's definition and data. stderr: in the metric's unit, None where it has
+    none. n: of items. settings: all else that decides the number, as JSON; settings_digest: of it.
+    versions: of the programs that measured. None in task_digest, higher_is_better and n: an older
+    version kept none.
+    """
+
+    model_digest: str
+    model: str
+    task: str
+    task_digest: str | None
+    metric: str
+    higher_is_better: bool | None
+    value: float
+    stderr: float | None
+    n: int | None
+    seed: int | None
+    settings: Mapping[str, Any]
+    settings_digest: str
+    versions: Mapping[str, str]
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeDelta:
+    """digest: of a manifest. ref: what it was called. alpha: float32."""
+
+    digest: str
+    ref: str
+    alpha: float
+
+
+@dataclass(frozen=True, slots=True)
+class MadeModel:
+    """A recipe and the content that it makes. digest: of the recipe; content: the recipe itself.
+
+    base_digest: of the base's content; base: what it was called.
     """
 
     digest: str
-    task: str
-    metric: str
-    value: float
-    stderr: float | None
-    alpha: Mapping[str, float]
-    task_digest: str | None
-    seed: int | None
-    versions: Mapping[str, str]
-    time: datetime
+    model_digest: str
+    base_digest: str
+    base: str
+    deltas: tuple[RecipeDelta, ...]
+    content: Mapping[str, Any]

@@ -17,7 +17,7 @@ from paramdelta.errors import (
 from paramdelta.manifest import Manifest
 from paramdelta.problem import Problem, Severity
 from registry import planning, resolver
-from registry.apply import execute, outcome_of
+from registry.apply import Outcome, execute, outcome_of
 from registry.artifacts import Artifacts
 from registry.catalog import Catalog
 from registry.model_folder import hash_model
@@ -76,11 +76,20 @@ def _again(
     registry: Workplace, record: ModelRecord, folder: Path, base: str | None, found: str
 ) -> list[Problem]:
     """Carries the recipe out without writing; the digests must agree."""
-    located = locate(base, registry.catalog) if base else _base_of(registry, record)
-    try:
-        plan = _plan_of(registry, record, located)
-    except UsageError as error:  # the words are the record's, not the user's
-        raise InvalidError(f"malformed recipe: {error.reason}", where=folder) from error
+    plan = plan_of(registry, record, folder, base)
+    outcome = make_again(registry, plan)
+    problems = []
+    if outcome.base_digest != record.base_digest:
+        problems.append(Problem(plan.base.ref, "not the base that the model was made from"))
+    elif outcome.content_digest != found:
+        problems.append(
+            Problem(str(folder), f"its recipe makes {outcome.content_digest}, it is {found}")
+        )
+    return problems
+
+
+def make_again(registry: Workplace, plan: Plan) -> Outcome:
+    """Carries *plan* out without writing."""
     checkpoint = open_again(plan.base.location, plan.base.remote, registry.progress)
     done = execute(
         plan,
@@ -92,15 +101,19 @@ def _again(
         task="re-derive",
         add=planning.adder(plan.device),
     )
-    outcome = outcome_of(plan, checkpoint, done)
-    problems = []
-    if outcome.base_digest != record.base_digest:
-        problems.append(Problem(plan.base.ref, "not the base that the model was made from"))
-    elif outcome.content_digest != found:
-        problems.append(
-            Problem(str(folder), f"its recipe makes {outcome.content_digest}, it is {found}")
-        )
-    return problems
+    return outcome_of(plan, checkpoint, done)
+
+
+def plan_of(registry: Workplace, record: ModelRecord, folder: Path, base: str | None) -> Plan:
+    """The plan of the recipe in *folder*. base: where it lies; None: where it is registered.
+
+    NotFoundError where base or deltas are not here, InvalidError where the recipe is malformed.
+    """
+    located = locate(base, registry.catalog) if base else _base_of(registry, record)
+    try:
+        return _plan_of(registry, record, located)
+    except UsageError as error:  # the words are the record's, not the user's
+        raise InvalidError(f"malformed recipe: {error.reason}", where=folder) from error
 
 
 def _nowhere(tensor: str, offset: int, data: Bits) -> None:

@@ -6,12 +6,13 @@ from types import TracebackType
 
 from registry.catalog import Catalog
 from registry.config import Settings
-from registry.facade.applying import Applying
 from registry.facade.bases import Bases
+from registry.facade.evaluating import Evaluating
 from registry.facade.matching import Matching
 from registry.facade.measuring import Measuring
 from registry.facade.naming import Naming
 from registry.facade.releases import Releases
+from registry.facade.reporting import Reporting
 from registry.facade.signing import Signing
 from registry.facade.transferring import Transferring
 from registry.facade.upkeep import Upkeep
@@ -19,8 +20,9 @@ from registry.progress import NoProgress, Progress
 
 
 class Registry(
-    Applying,
+    Reporting,
     Bases,
+    Evaluating,
     Matching,
     Measuring,
     Naming,

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from paramdelta.digest import Digest
+from paramdelta.digest import Digest, digest_of
 from paramdelta.errors import CorruptError, InvalidError
 from paramdelta.fingerprint import Fingerprint
 from paramdelta.manifest import Manifest
@@ -21,6 +21,7 @@ from registry.catalog import Catalog, SealedRelease
 from registry.publish import ExtractedDelta
 from registry.records import DeltaSummary, Release
 from registry.seal import ReleaseRecord
+from registry.sketches import keep_sketches
 
 
 def release_delta(
@@ -36,7 +37,9 @@ def release_delta(
 ) -> tuple[Release, bool]:
     """The release of *delta* under *name*, and whether it is new."""
     manifest = delta.manifest
-    digest = artifacts.put_manifest(manifest.to_bytes())
+    data = manifest.to_bytes()
+    keep_sketches(artifacts, digest_of(data), delta.groups)
+    digest = artifacts.put_manifest(data)
     summary = summarize(manifest, digest, delta.delta_sketch, delta.base_sketch)
     created_at = datetime.now(UTC)
 

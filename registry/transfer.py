@@ -36,6 +36,7 @@ from registry.seal import ReleaseRecord
 from registry.seen import Seen
 from registry.signing.copying import Memory, copy_signatures, vouched
 from registry.signing.trust import Stored, Trust, stored_signatures
+from registry.sketches import copy_sketches
 from registry.store_card import base_models, refresh_card
 
 STREAMS = 8  # blobs on their way at once: a network is busiest with several
@@ -154,7 +155,7 @@ def _done(
         tally.nbytes,
         time.monotonic() - started,
         tally.signatures,
-        tuple(tally.problems),
+        tuple(dict.fromkeys(tally.problems)),
     )
 
 
@@ -297,8 +298,11 @@ def _move_content(
     """Blobs, then the manifest; all durable when it returns."""
     blobs = manifest.blobs()
     missing = target.missing(blobs)
+    # asked before anything is sent: a store that gathers its writes would have to make them now
+    sketches = target.without_sketches([parcel.record.manifest, manifest.base.content_digest])
     jobs = [Job(size, _copy_job(source, target, blob, size)) for blob, size in missing.items()]
     run_jobs(jobs, STREAMS, progress, f"{task} {parcel.ref}", sum(missing.values()))
+    tally.problems += copy_sketches(source, target, sketches)
     target.put_manifest(manifest.to_bytes())
     tally.sent += len(missing)
     tally.skipped += len(blobs) - len(missing)

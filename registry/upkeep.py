@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from paramdelta.digest import Digest
 from paramdelta.errors import ConflictError, InvalidError
 from paramdelta.problem import Problem
 from registry.artifacts import Artifacts
 from registry.catalog import Catalog
+from registry.progress import Progress
 from registry.releasing import read_record, seal_of
 from registry.results import Reindexed
 from registry.seal import ReleaseRecord
 from registry.signing.trust import Trust, stored_signatures
+from registry.sketches import rebuild_sketches
 
 
 def reindex(catalog: Catalog, artifacts: Artifacts, trust: Trust | None = None) -> Reindexed:
@@ -42,6 +46,21 @@ def reindex(catalog: Catalog, artifacts: Artifacts, trust: Trust | None = None) 
             Problem(f"{name}@{version}", reason, remedy="restore the store from a copy")
         )
     return Reindexed(len(stored), added, tuple(problems))
+
+
+def rebuild(
+    catalog: Catalog, artifacts: Artifacts, found: Reindexed, threads: int, progress: Progress
+) -> Reindexed:
+    """*found*, and sketches by layer for every release that the store lacks them of."""
+    problems, made = list(found.problems), 0
+    names = {release.digest: release.name for release in catalog.all_releases()}
+    for digest, name in sorted(names.items()):
+        try:
+            made += rebuild_sketches(artifacts, Digest(digest), threads, progress)
+        except InvalidError as error:
+            problems.append(Problem(name, error.message))
+    artifacts.store.flush()
+    return replace(found, problems=tuple(problems), sketches=made)
 
 
 def _vouch(

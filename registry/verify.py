@@ -19,6 +19,7 @@ from registry.progress import Progress
 from registry.records import Release
 from registry.seal import ReleaseRecord
 from registry.signing.trust import Trust, judge, record_of, stored_signatures
+from registry.sketches import check_sketches
 from registry.streams import FrameReader, TensorStream
 
 FEW = 8  # releases
@@ -86,6 +87,7 @@ def verify_releases(
     total = sum(job.size for job in jobs)
     groups = run_jobs(jobs, threads, progress, "verify", total)
     problems += list(dict.fromkeys(problem for group in groups for problem in group))
+    problems += check_sketches(artifacts, manifests)
     return Tally(
         count, len(manifests), len(blobs), sum(blobs.values()), signatures, tuple(problems)
     )

@@ -20,7 +20,7 @@ from support.registries import family, files_of
 import cli
 
 COMMANDS = ["base", "publish", "list", "show", "log", "query", "check", "apply", "restore",
-            "verify", "doctor"]  # fmt: skip
+            "verify", "doctor", "evaluate", "sweep", "scores"]  # fmt: skip
 
 
 class Shell:

@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from paramdelta.delta import MAGNITUDE
 from paramdelta.dtypes import Bits
-from paramdelta.kernels import compiled
+from paramdelta.kernels import compiled, surveyor
 
 PATTERNS = 1 << 16
+RUN = 64  # patterns: only runs that occur are looked at in the end
 SHORT_UNIT, LONG_UNIT = 256, 1 << 13  # elements
 STEPS = 8  # bins an octave of scale
 MAX_BINS = 32
@@ -23,6 +24,11 @@ FIXED = 40  # binary places of a size
 _EDGES = np.array([round(2 ** (i / STEPS)) for i in range(FIXED * STEPS + 1)], dtype=np.int64)
 
 Counts = npt.NDArray[np.int64]
+
+# Tables of counts that are zero again, for the next tensor: fresh memory would come in large pages,
+# each cleared by the system when it is first touched, which costs more than the counting does.
+_spare: list[Counts] = []
+_MAX_SPARE = 4  # of 32 MB, of which the part is real that a tensor has used
 
 
 def unit_of(row_length: int) -> int:
@@ -63,6 +69,7 @@ class Statistics:
         self._wide = dtype == "F32"
         self._zeros = 0  # elements so far while there was nothing else
         self._tables: Counts | None = None
+        self._used = np.zeros(PATTERNS // RUN, dtype=np.uint8)
         self._rest = np.empty(0, dtype=np.uint16)
 
     def update(self, elements: Bits) -> None:
@@ -89,10 +96,14 @@ class Statistics:
 
     def _begin(self) -> None:
         """The elements that were zero so far become units of zeros; memory comes when touched."""
-        self._tables = np.zeros((MAX_BINS, 2, PATTERNS), dtype=np.int64)
+        try:
+            self._tables = _spare.pop()
+        except IndexError:
+            self._tables = np.zeros((MAX_BINS, 2, PATTERNS), dtype=np.int64)
         whole, rest = divmod(self._zeros, self.unit)
         if whole:
             self._tables[self._slot(0), 0, 0] += whole * self.unit
+            self._used[0] = 1
         self._rest = np.zeros(rest, dtype=np.uint16)
 
     def _slot(self, scale: int) -> int:
@@ -109,9 +120,10 @@ class Statistics:
         scales = bins_of(elements, self._dtype, self.unit)
         slots = {scale: self._slot(scale) for scale in dict.fromkeys(scales.tolist())}
         which = np.array([slots[scale] for scale in scales.tolist()], dtype=np.uint8)
-        if fast := compiled(elements.size):
-            fast.histograms(elements, self.unit, which, self._tables)
+        if fast := surveyor(elements.size):
+            fast.histograms(elements, self.unit, which, self._tables, self._used)
         else:
+            self._used[elements // RUN] = 1
             every = np.repeat(which, self.unit)[: elements.size]
             np.add.at(self._tables[:, 0], (every, elements), 1)
 
@@ -125,16 +137,23 @@ class Statistics:
         assert self._tables is not None
         if self._rest.size:
             self._count(self._rest)
-        halves = self._tables[: len(self.bins)].reshape(-1, PATTERNS)
-        symbols = np.flatnonzero(np.bitwise_or.reduce(halves, axis=0)).astype(np.uint16)
+        runs = np.flatnonzero(self._used)
+        halves = self._tables[: len(self.bins)].reshape(-1, 2, PATTERNS // RUN, RUN)
+        found = halves[:, :, runs].sum(axis=1).reshape(len(self.bins), -1)
+        halves[:, :, runs] = 0
+        patterns = (runs[:, None] * RUN + np.arange(RUN)).reshape(-1)
+        there = found.any(axis=0)
         order = sorted(range(len(self.bins)), key=self.bins.__getitem__)
-        counts = np.stack([self._tables[i][:, symbols].sum(axis=0) for i in order])
+        symbols, counts = patterns[there].astype(np.uint16), found[order][:, there]
+        if len(_spare) < _MAX_SPARE:
+            _spare.append(self._tables)
+        self._tables = None
         self.bins = [self.bins[i] for i in order]
         return symbols, counts
 
     @property
     def histogram(self) -> Counts:
-        """(65536,) counts of all patterns so far."""
+        """(65536,) counts of all patterns so far. Not after ``finish``."""
         if self._tables is None:
             found = np.zeros(PATTERNS, dtype=np.int64)
             found[0] = self._zeros

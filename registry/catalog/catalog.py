@@ -1,6 +1,6 @@
 """All SQL: names → releases, bases, aliases, events. An index, to be rebuilt from the store.
 
-Scores alone are not in the store: backups keep them.
+Scores and recipes alone are not in the store: backups keep them.
 """
 
 from __future__ import annotations
@@ -19,9 +19,7 @@ from registry.catalog import migrate, statements
 from registry.catalog.checks import (
     asked,
     check_base,
-    check_page,
     check_release,
-    check_score,
     check_tags,
     given,
 )
@@ -29,7 +27,7 @@ from registry.catalog.engine import open_engine, reading, writing
 from registry.catalog.evidence import WHOLE_BASE, base_row, complete
 from registry.catalog.failures import safe_url
 from registry.catalog.light import Evidence
-from registry.catalog.rows import base_of, event_of, release_of, score_of, score_row
+from registry.catalog.rows import base_of, event_of, release_of
 from registry.catalog.schema import (
     AliasRow,
     BaseRow,
@@ -38,10 +36,10 @@ from registry.catalog.schema import (
     ManifestRow,
     MetaRow,
     ReleaseRow,
-    ScoreRow,
     TagRow,
 )
-from registry.records import Base, DeltaSummary, Event, Release, Score, SealedRelease
+from registry.catalog.scores import Scores
+from registry.records import Base, DeltaSummary, Event, Release, SealedRelease
 from registry.references import LATEST
 
 Seal = Callable[[int], SealedRelease]
@@ -91,6 +89,11 @@ class Catalog:
     def evidence(self) -> Evidence:
         """For ranking thousands."""
         return Evidence(self._engine)
+
+    @cached_property
+    def scores(self) -> Scores:
+        """What was measured of models, and what recipes make."""
+        return Scores(self._engine)
 
     # -- bases ----------------------------------------------------------------------------
 
@@ -423,37 +426,3 @@ class Catalog:
             remedy = "see `paramdelta list`"
             raise NotFoundError("nothing of this name", subject=name, remedy=remedy)
         return events
-
-    # -- scores ---------------------------------------------------------------------------
-
-    def add_score(self, score: Score) -> Score:
-        """Keeps a score beside all earlier ones; the very same one is kept once."""
-        check_score(score)
-        same = (ScoreRow.digest == score.digest, ScoreRow.time == score.time)
-
-        def work(session: Session) -> Score:
-            if score not in map(score_of, session.scalars(select(ScoreRow).where(*same))):
-                session.add(score_row(score))
-            return score
-
-        return writing(self._engine, work)
-
-    def list_scores(
-        self,
-        digest: str | None = None,
-        *,
-        task: str | None = None,
-        metric: str | None = None,
-        limit: int | None = None,
-        offset: int = 0,
-    ) -> list[Score]:
-        """The newest first, narrowed by what is given."""
-        check_page(limit, offset)
-        statement = select(ScoreRow).order_by(ScoreRow.id.desc()).limit(limit)
-        wanted = ((ScoreRow.digest, digest), (ScoreRow.task, task), (ScoreRow.metric, metric))
-        for column, value in wanted:
-            if value is not None:
-                statement = statement.where(column == asked(column, value))
-        with reading(self._engine) as session:
-            rows = session.scalars(statement.offset(offset or None))
-            return [score_of(row) for row in rows]

@@ -21,6 +21,7 @@ from registry.catalog.rows import (
     evidence_of_summary,
     packed,
     values_of_base,
+    values_of_made,
     values_of_release,
     values_of_score,
     values_of_summary,
@@ -30,6 +31,8 @@ from registry.catalog.schema import (
     DeltaRow,
     FingerprintRow,
     ManifestRow,
+    RecipeDeltaRow,
+    RecipeRow,
     ReleaseRow,
     ScoreRow,
     SketchRow,
@@ -37,7 +40,7 @@ from registry.catalog.schema import (
     TagRow,
     UtcTime,
 )
-from registry.records import Base, Score, SealedRelease
+from registry.records import Base, MadeModel, Score, SealedRelease
 
 MAX_TEXT_BYTES = 1 << 20  # where the column has no width; a release record is not larger either
 MAX_JSON_BYTES = 64 << 20  # a fingerprint, or the value digests of a base before packing
@@ -73,6 +76,15 @@ def check_tags(tags: Mapping[str, str]) -> None:
 def check_score(score: Score) -> None:
     """InvalidError, as ``check_base``."""
     _refuse(_problems(ScoreRow, values_of_score(score)), score.task)
+
+
+def check_made(made: MadeModel) -> None:
+    """InvalidError, as ``check_base``."""
+    problems = _problems(RecipeRow, values_of_made(made))
+    for part in made.deltas:
+        values = {"digest": part.digest, "ref": part.ref, "alpha": part.alpha}
+        problems += _problems(RecipeDeltaRow, values)
+    _refuse(problems, made.base)
 
 
 def given(column: InstrumentedAttribute[Any], value: Value) -> Value:

@@ -24,8 +24,15 @@ from registry.catalog.schema import (
     SketchRow,
     TagRow,
 )
-from registry.records import BaseEvidence, BaseValues, DeltaEvidence, ReleaseFacts
+from registry.records import (
+    BaseEvidence,
+    BaseValues,
+    DeltaEvidence,
+    DeltaSketch,
+    ReleaseFacts,
+)
 
+MATRIX = 64  # sketches of 16 kB multiplied at once
 CHUNK = 500  # values asked for in one statement
 MAX_FINGERPRINTS = 256  # kept in memory; one of a large model takes about 100 kB there
 
@@ -42,6 +49,9 @@ _OF_DELTA = (
     ManifestRow.sketch_table,
     ManifestRow.norm,
 )
+_SKETCHED = (
+    DeltaRow.name, ReleaseRow.version, ManifestRow.digest, ManifestRow.norm, SketchRow.content,
+)  # fmt: skip
 _OF_BASE = (
     BaseRow.name,
     BaseRow.content_digest,
@@ -105,6 +115,31 @@ class Evidence:
                 rows = session.execute(select(table.id, table.content).where(table.id.in_(some)))
                 found.update((row[0], row[1]) for row in rows)
         return found
+
+    def delta_sketches(
+        self, pattern: str | None, architecture_hash: str
+    ) -> Iterator[list[DeltaSketch]]:
+        """Of the latest release of every delta that matches; some dozens at a time.
+
+        Those without a sketch are passed over.
+        """
+        with reading(self._engine) as session:
+            popular = statements.is_popular(session, architecture_hash)
+            latest = statements.latest({}, architecture_hash, popular=popular)
+            statement = (
+                statements.matching(session, latest, pattern)
+                .join(SketchRow, SketchRow.id == ManifestRow.sketch_id)
+                .with_only_columns(*_SKETCHED)
+            )
+            streamed = session.connection().execution_options(yield_per=MATRIX).execute(statement)
+            for some in streamed.partitions():
+                yield list(map(DeltaSketch._make, some))
+
+    def count_deltas(self, pattern: str | None) -> int:
+        """How many deltas that match have a latest release, of any architecture."""
+        with reading(self._engine) as session:
+            latest = statements.latest({}, None).with_only_columns(func.count(ReleaseRow.id))
+            return session.scalar(statements.matching(session, latest, pattern)) or 0
 
     def base_values(self, content_digests: Iterable[str]) -> list[BaseValues]:
         """Of each content the oldest base whose value digests are known."""

@@ -12,12 +12,23 @@ from registry.catalog.schema import (
     BaseRow,
     EventRow,
     ManifestRow,
+    RecipeDeltaRow,
+    RecipeRow,
     ReleaseRow,
     ScoreRow,
     SketchRow,
     TagRow,
 )
-from registry.records import Base, DeltaSummary, Event, Release, Score, SealedRelease
+from registry.records import (
+    Base,
+    DeltaSummary,
+    Event,
+    MadeModel,
+    RecipeDelta,
+    Release,
+    Score,
+    SealedRelease,
+)
 
 MAX_UNPACKED_BYTES = 256 << 20  # of the value digests of a base: 200,000 tensors of long names
 # what lies in other tables than the row, or is packed in it
@@ -133,6 +144,25 @@ def score_row(score: Score) -> ScoreRow:
 
 def values_of_score(score: Score) -> dict[str, Any]:
     return {name: getattr(score, name) for name in _SCORE}
+
+
+def made_of(row: RecipeRow) -> MadeModel:
+    deltas = tuple(RecipeDelta(part.digest, part.ref, part.alpha) for part in row.deltas)
+    return MadeModel(row.digest, row.model_digest, row.base_digest, row.base, deltas, row.content)
+
+
+def values_of_made(made: MadeModel) -> dict[str, Any]:
+    """Without its deltas."""
+    names = ("digest", "model_digest", "base_digest", "base")
+    return {name: getattr(made, name) for name in names} | {"content": dict(made.content)}
+
+
+def recipe_row(made: MadeModel) -> RecipeRow:
+    deltas = [
+        RecipeDeltaRow(position=place, digest=part.digest, ref=part.ref, alpha=part.alpha)
+        for place, part in enumerate(made.deltas)
+    ]
+    return RecipeRow(**values_of_made(made), deltas=deltas)
 
 
 def event_of(row: EventRow) -> Event:

@@ -227,22 +227,64 @@ class EventRow(Table):
     __table_args__ = (Index(None, "subject", "id"),)
 
 
+class RecipeRow(Table):
+    """What a recipe makes: a pure function, so a row never changes. digest: of what decides the
+    output's bits, without names. content: the recipe, with the names that were used."""
+
+    __tablename__ = "recipes"
+
+    id: Mapped[int] = mapped_column(ROW_ID, primary_key=True)
+    digest: Mapped[str] = mapped_column(DIGEST, unique=True)
+    model_digest: Mapped[str] = mapped_column(DIGEST, index=True)
+    base_digest: Mapped[str] = mapped_column(DIGEST, index=True)
+    base: Mapped[str] = mapped_column(Text)
+    content: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+    deltas: Mapped[list[RecipeDeltaRow]] = relationship(
+        lazy="selectin", order_by="RecipeDeltaRow.position"
+    )
+
+
+class RecipeDeltaRow(Table):
+    """digest: of a manifest, which may be of a release that is not here any more."""
+
+    __tablename__ = "recipe_deltas"
+
+    recipe_id: Mapped[int] = mapped_column(ForeignKey("recipes.id"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    digest: Mapped[str] = mapped_column(DIGEST)
+    ref: Mapped[str] = mapped_column(Text)
+    alpha: Mapped[float] = mapped_column(Double)
+
+    __table_args__ = (Index(None, "digest", "recipe_id"),)
+
+
 class ScoreRow(Table):
-    """Append-only. digest is of a manifest or of a model's content: no reference to either, for a
-    score outlives what it was measured on."""
+    """Append-only: a row never changes, and the same again is the same row. It refers to what it
+    was measured on by content alone, for a score outlives names and folders.
+
+    task_digest: None in rows of older versions.
+    """
 
     __tablename__ = "scores"
 
     id: Mapped[int] = mapped_column(ROW_ID, primary_key=True)
-    digest: Mapped[str] = mapped_column(DIGEST)
+    model_digest: Mapped[str] = mapped_column(DIGEST)
+    model: Mapped[str] = mapped_column(Text)
     task: Mapped[str] = mapped_column(NAME)
+    task_digest: Mapped[str | None] = mapped_column(DIGEST)
     metric: Mapped[str] = mapped_column(NAME)
+    higher_is_better: Mapped[bool | None]
     value: Mapped[float] = mapped_column(Double)
     stderr: Mapped[float | None] = mapped_column(Double)
-    alpha: Mapped[dict[str, float]] = mapped_column(JSON)
-    task_digest: Mapped[str | None] = mapped_column(DIGEST)
+    n: Mapped[int | None] = mapped_column(BigInteger)
     seed: Mapped[int | None] = mapped_column(BigInteger)
+    settings: Mapped[dict[str, Any]] = mapped_column(JSON)
+    settings_digest: Mapped[str] = mapped_column(DIGEST)
     versions: Mapped[dict[str, str]] = mapped_column(JSON)
     time: Mapped[datetime] = mapped_column(UtcTime)
 
-    __table_args__ = (Index(None, "digest", "task"), Index(None, "task", "metric"))
+    __table_args__ = (
+        UniqueConstraint("model_digest", "task_digest", "metric", "settings_digest"),
+        Index(None, "task", "metric"),
+    )

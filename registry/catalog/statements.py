@@ -89,11 +89,20 @@ def page(
     check_page(limit, offset)
     if pattern is not None:
         check_pattern(pattern)
-        statement = statement.where(*_matches(name, pattern, dialect))
+        statement = statement.where(*glob_matches(name, pattern, dialect))
     return statement.order_by(name).limit(limit).offset(offset or None)
 
 
-def _matches(
+def matching(session: Session, statement: Select[Any], pattern: str | None) -> Select[Any]:
+    """*statement* of deltas, narrowed to those whose name matches the glob *pattern*."""
+    if pattern is None:
+        return statement
+    check_pattern(pattern)
+    dialect = session.get_bind().dialect.name
+    return statement.where(*glob_matches(DeltaRow.name, pattern, dialect))
+
+
+def glob_matches(
     name: InstrumentedAttribute[str], pattern: str, dialect: str
 ) -> list[ColumnElement[bool]]:
     """What begins a pattern is a range, so that the index of names is used on both databases."""

@@ -51,8 +51,14 @@ class Core:
     def _publisher(self) -> Publisher:
         from registry.publishing import Publisher
 
-        threads = self.settings.threads
-        return Publisher(self.catalog, lambda: self.artifacts, threads, self.progress)
+        settings = self.settings
+        return Publisher(
+            self.catalog,
+            lambda: self.artifacts,
+            settings.threads,
+            self.progress,
+            settings.registry / "unfinished",
+        )
 
     @cached_property
     def _trust(self) -> Trust | None:

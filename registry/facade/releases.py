@@ -73,6 +73,8 @@ class Releases(Signing):
             license=license if license is not None else found.manifest.post.license,
             tags=tags or {},
         )
+        if found.journal is not None:
+            found.journal.remove()
         self._watch(name)  # the new version is seen from now on
         signed = self._sign(release, key) if key is not None else None
         refresh_card(self.artifacts, base_models([registered.base]))

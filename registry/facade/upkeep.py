@@ -24,11 +24,18 @@ if TYPE_CHECKING:
 class Upkeep(Core):
     """Whether everything is as it should be."""
 
-    def reindex(self) -> Reindexed:
-        """Adds to the catalog what the store has and it has not."""
-        from registry.upkeep import reindex
+    def reindex(self, *, sketches: bool = False) -> Reindexed:
+        """Adds to the catalog what the store has and it has not.
 
-        return reindex(self.catalog, self.artifacts, self._trust)
+        sketches: also makes the missing and damaged sketches by layer, which reads all of their
+        deltas.
+        """
+        from registry.upkeep import rebuild, reindex
+
+        found = reindex(self.catalog, self.artifacts, self._trust)
+        if not sketches:
+            return found
+        return rebuild(self.catalog, self.artifacts, found, self.settings.threads, self.progress)
 
     def verify(
         self, deltas: Sequence[str] = (), *, all: bool = False, deep: bool = False

@@ -2,9 +2,26 @@
 
 from registry.results.applying import Applied, AppliedPart, ExportedLora, MethodView, RestoredView
 from registry.results.bases import BaseView
+from registry.results.evaluating import (
+    Evaluated,
+    Evidence,
+    ScoreView,
+    SweepRow,
+    Swept,
+    Transferred,
+)
 from registry.results.matching import CheckResult, Match, QueryResult
-from registry.results.measuring import Compared, ComparedPair, Profiled, SketchedPair
+from registry.results.measuring import (
+    Compared,
+    ComparedPair,
+    DriftRow,
+    Neighbour,
+    Neighbours,
+    Profiled,
+    SketchedPair,
+)
 from registry.results.releases import EventView, Published, ReleaseDetail, ReleaseView
+from registry.results.reporting import Reported
 from registry.results.signing import Signed
 from registry.results.transferring import MovedRelease, TransferResult
 from registry.results.upkeep import DoctorLine, Reindexed, VerifyResult
@@ -17,20 +34,30 @@ __all__ = [
     "Compared",
     "ComparedPair",
     "DoctorLine",
+    "DriftRow",
+    "Evaluated",
     "EventView",
+    "Evidence",
     "ExportedLora",
     "Match",
     "MethodView",
     "MovedRelease",
+    "Neighbour",
+    "Neighbours",
     "Profiled",
     "Published",
     "QueryResult",
     "Reindexed",
     "ReleaseDetail",
     "ReleaseView",
+    "Reported",
     "RestoredView",
+    "ScoreView",
     "Signed",
     "SketchedPair",
+    "SweepRow",
+    "Swept",
     "TransferResult",
+    "Transferred",
     "VerifyResult",
 ]

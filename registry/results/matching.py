@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from paramdelta.digest import Digest
+from paramdelta.expectation import Band, expected_transfer
 from paramdelta.problem import Problem, errors_of
 from registry.results.common import problems_json
+from registry.results.evaluating import Evidence
 from registry.results.signing import signed_json
 
 if TYPE_CHECKING:
@@ -17,7 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """One delta against one base. drift_ratio: None where a sketch is missing."""
+    """One delta against one base. drift_ratio: None where a sketch is missing.
+
+    scores: what is stored of this delta alone on this base, of each task nearest to alpha 1.
+    expected: what the drift ratio lets one expect to be kept; advice, None where it is unknown.
+    """
 
     ref: str
     digest: Digest | str
@@ -27,6 +33,11 @@ class Match:
     description: str = ""
     tags: Mapping[str, str] | None = None
     signed: Mapping[str, tuple[Voucher, ...]] | None = None  # None: no keyring was asked
+    scores: tuple[Evidence, ...] = ()
+
+    @property
+    def expected(self) -> Band | None:
+        return None if self.verdict == "incompatible" else expected_transfer(self.drift_ratio)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -37,6 +48,8 @@ class Match:
             "drift_ratio": self.drift_ratio,
             "description": self.description,
             "tags": dict(self.tags or {}),
+            "expected_transfer": self.expected.to_json() if self.expected else None,
+            "scores": [dict(found.to_json()) for found in self.scores],
         } | signed_json(self.signed)
 
 

@@ -34,11 +34,13 @@ class VerifyResult:
 
 @dataclass(frozen=True, slots=True)
 class Reindexed:
-    """releases: in the store. added: how many of them the catalog had not."""
+    """releases: in the store. added: how many of them the catalog had not. sketches: how many
+    deltas got new ones by layer; None where that was not asked."""
 
     releases: int
     added: int
     problems: tuple[Problem, ...]
+    sketches: int | None = None
 
     @property
     def ok(self) -> bool:
@@ -49,6 +51,7 @@ class Reindexed:
             "ok": self.ok,
             "releases": self.releases,
             "added": self.added,
+            "sketches": self.sketches,
             "problems": problems_json(self.problems),
         }
 

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 from support.checkpoints import tensor, write_checkpoint
-from support.registries import files_of, open_registry
+from support.registries import files_of, journalled_pair, open_registry
 
+from registry import tensor_jobs
 from registry.registry import Registry
 
 MOST = 2000  # calls of one kind; no command here makes as many
@@ -112,6 +113,32 @@ def test_a_publish_killed_anywhere_is_whole_or_absent_and_converges(
             assert len(registry.catalog.releases("x")) == 1
         shutil.rmtree(folder)
     assert kills
+
+
+@pytest.mark.parametrize("at", [4, 7])
+def test_a_killed_publish_is_gone_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Two names a tensor, Δ's and its patch's: what was journalled is not made again (ADR 18)."""
+    base, post = map(str, journalled_pair(tmp_path))
+    with open_registry(tmp_path / "whole") as registry:
+        expected = publish(registry, (base, post))
+    words = ["--registry", str(tmp_path / "registry"), "publish", "x",
+             "--base", base, "--post", post, "--threads", "1"]  # fmt: skip
+    assert run(words, "python", "link", at)
+    (journal,) = (tmp_path / "registry" / "unfinished").iterdir()
+    finished = len(journal.read_bytes().splitlines())
+    assert finished > 0
+    made, real = [], tensor_jobs.TensorJobs._extracted
+    monkeypatch.setattr(
+        tensor_jobs.TensorJobs, "_extracted", lambda *a: made.append(a[2].name) or real(*a)
+    )
+    with open_registry(tmp_path) as registry:
+        assert not registry.releases()
+        assert publish(registry, (base, post)) == expected
+        assert registry.verify(all=True, deep=True).ok
+    assert len(made) == 5 - finished
+    assert not list(journal.parent.iterdir())
 
 
 @pytest.mark.parametrize(("kind", "call", "stride"), APPLIES)

@@ -8,13 +8,16 @@ import sys
 
 import numpy as np
 import pytest
+from numba import njit
 from support.checkpoints import SPECIAL_BITS
 
-from paramdelta import codecs, delta, kernels, kernels_rans
+from paramdelta import codecs, delta, kernels, kernels_numba, kernels_patch, kernels_rans
 from paramdelta.codecs import palette, rans
 from paramdelta.codecs.base import TensorSpec
 from paramdelta.delta import Term
+from paramdelta.kernels import WORTH
 from paramdelta.patch import PatchDecoder, PatchEncoder
+from paramdelta.sketch import TensorSketch
 
 COUNT = 1 << 17
 
@@ -64,6 +67,85 @@ def test_differences_are_the_same(both, index: int) -> None:
 
     fast, slow = both(work)
     assert np.array_equal(fast, slow)
+
+
+@pytest.mark.parametrize("index", range(4))
+@pytest.mark.parametrize("same", [False, True])
+def test_what_is_told_of_a_difference_is_the_same(both, index: int, same: bool) -> None:
+    base, post = patterns()[index]
+    post = base.copy() if same else post
+
+    def work() -> tuple[bytes, delta.Measured]:
+        out = np.empty_like(base)
+        found = delta.extract_measured(base, "BF16", post, "BF16", out)
+        return out.tobytes(), found
+
+    fast, slow = both(work)
+    assert fast == slow
+    assert fast[1].equal == same
+    assert (fast[1].nonzero == 0) == same
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F16", "F32"])
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_sketches_are_the_same_to_the_last_bit(both, dtype: str, pieces: int) -> None:
+    """Infinities, NaNs, subnormals and zeros of either sign among them; blocks cut anywhere."""
+    random = np.random.default_rng(3)
+    kind = np.uint32 if dtype == "F32" else np.uint16
+    bits = random.integers(0, 1 << 8 * kind().itemsize, 5 * WORTH + 77, dtype=kind)
+    bits[: len(SPECIAL_BITS[dtype])] = SPECIAL_BITS[dtype]
+    if dtype == "F32":  # sums of huge and tiny numbers, but finite ones
+        bits[WORTH:] = (random.standard_normal(bits.size - WORTH) * 0.02).astype("<f4").view(kind)
+
+    def work() -> tuple[bytes, float]:
+        found = TensorSketch("w")
+        for piece in np.array_split(bits, pieces):
+            found.update(piece, dtype)
+        return found.finish().tobytes(), found.norm
+
+    fast, slow = both(work)
+    assert fast == slow
+    assert fast[1] > 0
+
+
+@njit
+def _candidates(base: np.ndarray, change: np.ndarray, places: np.ndarray) -> int:
+    """What kernels_patch.rebuild finds, looked for at every element."""
+    count = 0
+    for i in range(base.size):
+        made = kernels_numba._sum(base[i], change[i])
+        if kernels_numba._is_candidate(base[i], change[i], made):
+            places[count] = i
+            count += 1
+    return count
+
+
+@pytest.mark.parametrize("step", [509, pytest.param(1, marks=pytest.mark.slow)])
+def test_no_candidate_of_the_exact_stream_is_missed(step: int) -> None:
+    """Of every difference to every base (or, in the fast suite, to one in so many and special)."""
+    change = np.arange(1 << 16, dtype=np.uint16)
+    out, suspect = np.empty_like(change), np.empty(change.size, dtype=np.uint8)
+    found, wanted = (np.empty(change.size + 1, dtype=np.uint32) for _ in range(2))
+    for pattern in sorted({*range(0, 1 << 16, step), *SPECIAL_BITS["BF16"]}):
+        base = np.full_like(change, pattern)
+        count = kernels_patch.rebuild(base, change, out, suspect, found)
+        assert count == _candidates(base, change, wanted), hex(pattern)
+        assert np.array_equal(found[:count], wanted[:count]), hex(pattern)
+
+
+def test_counts_start_from_nothing_in_memory_that_another_tensor_used() -> None:
+    random = np.random.default_rng(5)
+    one, two = (random.integers(0, top, COUNT).astype(np.uint16) for top in (60_000, 300))
+
+    def counted(elements: np.ndarray) -> tuple[bytes, bytes, list[int]]:
+        stats = codecs.Statistics("BF16", 64)
+        stats.update(elements)
+        symbols, counts = stats.finish()
+        return symbols.tobytes(), counts.tobytes(), stats.bins
+
+    first = counted(two)
+    assert counted(one) != first
+    assert counted(two) == first
 
 
 @pytest.mark.parametrize("index", range(4))

@@ -24,16 +24,16 @@ from paramdelta.sketch import (
 
 def sketch(values: np.ndarray, name: str = "w") -> Sketch:
     part = TensorSketch(name)
-    part.update(values.astype(np.float32))
+    part.update(values.astype(np.float32), "F32")
     return Sketch.total([part.finish()])
 
 
 def test_chunks_of_any_size_give_the_same_sketch() -> None:
     values = np.random.default_rng(0).standard_normal(50_001).astype(np.float32)
     whole, pieces = TensorSketch("w"), TensorSketch("w")
-    whole.update(values)
+    whole.update(values, "F32")
     for piece in np.array_split(values, [1, 7, 4096, 9000, 9001, 40_000]):
-        pieces.update(piece)
+        pieces.update(piece, "F32")
     assert np.array_equal(whole.finish(), pieces.finish())
     assert whole.norm == pieces.norm
 
@@ -59,7 +59,7 @@ def test_another_name_is_another_sketch() -> None:
 def test_the_exact_norm_is_kept_beside() -> None:
     values = np.random.default_rng(2).standard_normal(10_000).astype(np.float32)
     part = TensorSketch("w")
-    part.update(values)
+    part.update(values, "F32")
     part.finish()
     assert part.norm == pytest.approx(float(np.linalg.norm(values.astype(np.float64))), rel=1e-12)
 
@@ -87,7 +87,7 @@ def test_what_is_not_finite_counts_as_zero() -> None:
 def values_of_tensor(bits: Bits, dtype: str, shape: tuple[int, ...], pieces: int = 1) -> str:
     found = TensorSketch("w")
     for piece in np.array_split(bits, pieces):
-        found.update(to_float32(piece, dtype))
+        found.update(piece, dtype)
     return value_digest(shape, found.finish())
 
 

@@ -14,7 +14,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,8 @@ from registry.catalog import Catalog, SealedRelease, failures, migrate
 from registry.catalog import engine as engine_module
 from registry.catalog.engine import open_engine, reading
 from registry.catalog.schema import Table
-from registry.records import Base, DeltaSummary, Score
+from registry.catalog.scores import Wanted
+from registry.records import Base, DeltaSummary, MadeModel, RecipeDelta, Score
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 _numbers = itertools.count()
@@ -117,18 +118,29 @@ def base(name: str = "llama", content: int = 100, location: str = "/models/llama
 
 def score(value: float = 0.5, **changes: Any) -> Score:
     found = Score(
-        digest=digest(1),
+        model_digest=digest(1),
+        model="llama + chat",
         task="gsm8k",
+        task_digest=digest(8),
         metric="exact_match",
+        higher_is_better=True,
         value=value,
         stderr=0.01,
-        alpha={"chat@1": 0.8},
-        task_digest=None,
+        n=1319,
         seed=1234,
+        settings={"dtype": "float32"},
+        settings_digest=digest(7),
         versions={"lm_eval": "0.4.8"},
         time=NOW,
     )
     return dataclasses.replace(found, **changes)
+
+
+def made(recipe: int, model: int, *alphas: float) -> MadeModel:
+    """A recipe on base 100 with deltas 1, 2 … under these alphas."""
+    deltas = tuple(RecipeDelta(digest(i), f"d{i}@1", a) for i, a in enumerate(alphas, 1))
+    content = {"method": "linear"}
+    return MadeModel(digest(recipe), digest(model), digest(100), "llama", deltas, content)
 
 
 class Records:
@@ -342,16 +354,81 @@ def test_verdicts_get_their_evidence(catalog: Catalog) -> None:
     assert catalog.list_bases() == catalog.find_base_by_content(digest(100)) == [base()]
 
 
-def test_scores_are_kept_beside_each_other(catalog: Catalog) -> None:
+def test_scores_are_kept_beside_each_other_and_the_same_again_is_the_same_row(
+    catalog: Catalog,
+) -> None:
     first, second = score(0.5), score(0.25, stderr=None, seed=None, task_digest=digest(9))
-    third = score(digest=digest(2), metric="f1")
-    for each in (first, second, third, first):
-        assert catalog.add_score(each) == each
-    assert catalog.list_scores() == [third, second, first]
-    assert catalog.list_scores(digest(1)) == [second, first]
-    assert catalog.list_scores(metric="f1", task="gsm8k") == [third]
-    assert catalog.list_scores(task="other") == []
-    assert catalog.list_scores(limit=1, offset=1) == [second]
+    third = score(model_digest=digest(2), metric="f1")
+    for each in (first, second, third):
+        assert catalog.scores.add([each]) == [each]
+    again = score(0.75, time=NOW + timedelta(1), versions={})
+    assert catalog.scores.add([again, third]) == [first, third]
+    assert catalog.scores.find(Wanted()) == [third, second, first]
+    assert catalog.scores.find(Wanted(models=[digest(1)])) == [second, first]
+    assert catalog.scores.find(Wanted(models=[])) == []
+    assert catalog.scores.find(Wanted(metric="f1", task="gsm8k")) == [third]
+    assert catalog.scores.find(Wanted(task="gs*")) == [third, second, first]
+    assert catalog.scores.find(Wanted(task="other")) == []
+    assert catalog.scores.find(Wanted(), limit=1, offset=1) == [second]
+    assert catalog.scores.of(digest(1), digest(8), digest(7)) == [first]
+    assert catalog.scores.of(digest(1), digest(8), digest(6)) == []
+
+
+def test_scores_of_one_task_are_kept_all_or_none(catalog: Catalog) -> None:
+    with pytest.raises(InvalidError):
+        catalog.scores.add([score(), score(float("nan"), metric="f1")])
+    assert catalog.scores.find(Wanted()) == []
+
+
+def test_scores_are_found_by_the_deltas_and_the_base_of_what_they_measured(
+    catalog: Catalog,
+) -> None:
+    alone, mixed = made(1001, 1, 0.5), made(1002, 2, 0.5, 0.25)
+    assert catalog.scores.add_made(alone) == alone == catalog.scores.add_made(alone)
+    catalog.scores.add_made(mixed)
+    of_base = score(model_digest=digest(100))
+    catalog.scores.add([score(), score(model_digest=digest(2)), of_base])
+
+    def found(**wanted: Any) -> set[str]:
+        return {each.model_digest for each in catalog.scores.find(Wanted(**wanted))}
+
+    assert found(delta=digest(1)) == {digest(1), digest(2)}
+    assert found(delta=digest(2)) == {digest(2)}
+    assert found(base=digest(100)) == {digest(1), digest(2), digest(100)}
+    assert found(base=digest(100), delta=digest(2)) == {digest(2)}
+    assert found(base=digest(101)) == set()
+    assert catalog.scores.made(digest(1001)) == alone
+    assert catalog.scores.made(digest(1003)) is None
+    assert catalog.scores.made_models([digest(2)]) == {digest(2): [mixed]}
+    assert catalog.scores.made_of_pairs(base=digest(100)) == [alone]
+    assert catalog.scores.made_of_pairs(base=digest(100), deltas=[digest(2)]) == []
+    assert catalog.scores.made_of_pairs(deltas=[digest(1)]) == [alone]
+
+
+def test_a_recipe_that_makes_something_else_than_before_is_a_conflict(catalog: Catalog) -> None:
+    catalog.scores.add_made(made(1001, 1, 0.5))
+    with pytest.raises(ConflictError, match="made"):
+        catalog.scores.add_made(made(1001, 2, 0.5))
+
+
+def test_eight_who_keep_the_same_scores_at_once_keep_them_once(url: str) -> None:
+    Catalog.open(url).close()
+
+    def work(i: int) -> None:
+        catalog = Catalog.open(url)
+        catalog.scores.add_made(made(1001, 1, 0.5))
+        catalog.scores.add([score(), score(metric="f1")])
+        catalog.close()
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    catalog = Catalog.open(url)
+    assert len(catalog.scores.find(Wanted())) == 2
+    assert catalog.scores.made(digest(1001)) == made(1001, 1, 0.5)
+    catalog.close()
 
 
 def test_publishing_allots_versions_and_keeps_everything(catalog: Catalog) -> None:
@@ -641,8 +718,9 @@ def fill_0001(url: str) -> None:
         insert("tags", release_id=250, key="k", value="v")
         insert("aliases", delta_id=5, name="stable", release_id=250)
         insert("events", time=naive, actor="ann", action="publish", subject="delta5", detail={})
-        insert("scores", digest=digest(1), task="t", metric="m", value=0.5, alpha={}, versions={},
-               time=naive)  # fmt: skip
+        for value, alpha in ((0.5, {}), (0.25, {"chat@1": 0.8})):
+            insert("scores", digest=digest(1), task="t", metric="m", value=value, alpha=alpha,
+                   versions={}, time=naive)  # fmt: skip
     engine.dispose()
 
 
@@ -665,7 +743,11 @@ def test_a_catalog_of_the_first_schema_keeps_everything_and_each_thing_once(url:
     assert [b.fingerprint["z"] for b in bases] == [1, 0, 1]
     assert [b.sketch for b in bases] == [OLD_SKETCH, OLD_SKETCH, None]
     assert {b.value_digests for b in bases} == {None}
-    assert len(catalog.log("delta5")) == 1 and len(catalog.list_scores()) == 1
+    assert len(catalog.log("delta5")) == 1
+    kept = {(each.value, each.task, str(each.settings)) for each in catalog.scores.find(Wanted())}
+    assert kept == {(0.5, "t", "{}"), (0.25, "t", "{'alpha': {'chat@1': 0.8}}")}
+    settings = {each.settings_digest for each in catalog.scores.find(Wanted())}
+    assert len(settings) == 2  # neither is taken for the other
     with reading(catalog._engine) as session:
         counts = [session.scalar(sa.text(f"SELECT count(*) FROM {table}"))
                   for table in ("fingerprints", "sketches")]  # fmt: skip
@@ -814,7 +896,12 @@ HOT = {
     "by base content": "SELECT id FROM bases WHERE content_digest = 'x'",
     "releases of manifest": "SELECT id FROM releases WHERE manifest_id = 7",
     "latest of": "SELECT id FROM deltas WHERE latest_id = 7",
-    "scores": "SELECT id FROM scores WHERE digest = 'x'",
+    "scores": "SELECT id FROM scores WHERE model_digest = 'x'",
+    "a score": "SELECT id FROM scores WHERE model_digest = 'x' AND task_digest = 'y'",
+    "what a recipe makes": "SELECT id FROM recipes WHERE digest = 'x'",
+    "what makes a model": "SELECT id FROM recipes WHERE model_digest = 'x'",
+    "recipes on a base": "SELECT id FROM recipes WHERE base_digest = 'x'",
+    "recipes of a delta": "SELECT recipe_id FROM recipe_deltas WHERE digest = 'x'",
     "scores of a task": "SELECT id FROM scores WHERE task = 'x' AND metric = 'y'",
     "log": "SELECT id FROM events WHERE subject = 'x' ORDER BY id DESC",
     "tags": "SELECT release_id FROM tags WHERE key = 'k' AND value = 'v'",
@@ -1014,8 +1101,11 @@ def test_a_commit_whose_reply_is_lost_is_done_once(catalog: Catalog, url: str) -
     with replies_to_commits_are_lost(catalog, url):
         catalog.remove_base("llama")
     with replies_to_commits_are_lost(catalog, url):
-        catalog.add_score(score())
-    assert catalog.list_scores() == [score()]
+        catalog.scores.add([score()])
+    assert catalog.scores.find(Wanted()) == [score()]
+    with replies_to_commits_are_lost(catalog, url):
+        catalog.scores.add_made(made(1001, 1, 0.5))
+    assert catalog.scores.made(digest(1001)) == made(1001, 1, 0.5)
     done = [event.action for event in catalog.log("chat") + catalog.log("llama")]
     assert done == ["remove alias", "set alias", "yank", "publish", "publish",
                     "remove base", "add base"]  # fmt: skip
@@ -1095,7 +1185,7 @@ BAD_QUESTIONS: dict[str, tuple[str, Callable[[Catalog], object]]] = {
     "a pattern with NUL": ("pattern", lambda c: c.list_releases("a\0*")),
     "a huge limit": ("limit", lambda c: c.list_releases(limit=10**20)),
     "a negative limit": ("limit", lambda c: c.list_bases(limit=-1)),
-    "a negative offset": ("offset", lambda c: c.list_scores(offset=-1)),
+    "a negative offset": ("offset", lambda c: c.scores.find(Wanted(), offset=-1)),
 }
 
 
@@ -1143,11 +1233,11 @@ BAD_RECORDS: dict[str, tuple[str, Callable[[Catalog], object]]] = {
     "a long delta's name": ("name", lambda c: publish(c, "x" * 201, summary(2))),
     "a long tag key": ("tag", lambda c: c.set_tags("chat", 1, {"k" * 101: "v"})),
     "a long tag value": ("tag k", lambda c: c.set_tags("chat", 1, {"k": "v" * 1001})),
-    "a score that is no number": ("value", lambda c: c.add_score(score(float("inf")))),
-    "a score of a huge seed": ("seed", lambda c: c.add_score(score(seed=2**64))),
-    "a score too large for any": ("value", lambda c: c.add_score(score(10**400))),
-    "a score's time that is none": ("time", lambda c: c.add_score(score(time="now"))),
-    "a score that is text": ("value", lambda c: c.add_score(score(value="much"))),
+    "a score that is no number": ("value", lambda c: c.scores.add([score(float("inf"))])),
+    "a score of a huge seed": ("seed", lambda c: c.scores.add([score(seed=2**64)])),
+    "a score too large for any": ("value", lambda c: c.scores.add([score(10**400)])),
+    "a score's time that is none": ("time", lambda c: c.scores.add([score(time="now")])),
+    "a score that is text": ("value", lambda c: c.scores.add([score(value="much")])),
 }
 
 

@@ -109,7 +109,7 @@ def test_threads_and_chunks_do_not_change_a_digit(
     assert len(said) == 1
 
 
-def test_sketches_need_no_store_and_tell_their_error(
+def test_small_sketches_need_no_store_and_tell_their_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = llama_like(1)

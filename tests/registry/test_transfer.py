@@ -319,7 +319,8 @@ def test_order_blobs_then_manifest_then_release(
     site.run("ann", "push", "chat", "--to", site.folder / "shared")
     assert names[-1].endswith("/releases/chat/@/1.json")
     assert names[-2].endswith(manifest_key(digest))
-    assert all("/blobs/" in name for name in names[:-2]) and len(names) > 3
+    assert {name.split("/")[-3] for name in names[:-2]} == {"blobs", "sketches"}
+    assert sum("/blobs/" in name for name in names) > 3
     assert blob_key(digest) not in names
 
 

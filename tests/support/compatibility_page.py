@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from paramdelta.expectation import UNRELATED
 from paramdelta.problem import Problem
-from registry.ranking import UNRELATED
 from support.pairs import PAIRS, Pair, made
 from support.registries import open_registry
 

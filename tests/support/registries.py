@@ -5,9 +5,18 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import numpy as np
+
 from registry.config import Settings
 from registry.registry import Registry
-from support.checkpoints import Tensors, changed, llama_like, write_checkpoint
+from support.checkpoints import (
+    Tensors,
+    bits_of,
+    changed,
+    llama_like,
+    tensor,
+    write_checkpoint,
+)
 
 TOKENIZER = (
     '{"version": "1.0", "added_tokens": [{"id": 62, "content": "<|a|>", "special": true}, '
@@ -52,3 +61,16 @@ def pair(folder: Path, base: Tensors, post: Tensors, shards: int = 1) -> tuple[P
         write_checkpoint(folder / "base", base),
         write_checkpoint(folder / "post", post, shards=shards),
     )
+
+
+def journalled_pair(folder: Path) -> tuple[Path, Path]:
+    """Five tensors of 1 MiB, large enough to be noted in a publish's journal: a, b, c, d, whole."""
+    random, shape = np.random.default_rng(0), (1024, 512)
+    before, after = {}, {}
+    for name in "abcd":
+        weights = random.standard_normal(shape, np.float32) * np.float32(0.02)
+        moved = weights + np.float32(2e-4) * random.standard_normal(shape, np.float32)
+        before[name] = tensor("BF16", bits_of(weights, "BF16"), shape)
+        after[name] = tensor("BF16", bits_of(moved, "BF16"), shape)
+    after["whole"] = tensor("I64", np.arange(1 << 17), (1 << 17,))
+    return pair(folder, before, after)

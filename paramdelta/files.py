@@ -1,0 +1,30 @@
+"""One file, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+from paramdelta.writer import storage_errors, sync_folder
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Writes *data* beside *path*, then takes its place. StorageError; then nothing is left.
+
+    The mode is a new file's. A link is replaced, not followed.
+    """
+    beside = path.with_name(f".{path.name[:80]}.{secrets.token_hex(8)}.partial")
+    with storage_errors(path, len(data)):
+        try:
+            with beside.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                beside.unlink()
+            raise
+        sync_folder(path.parent)

@@ -1,0 +1,1 @@
+"""Scores of models: measured in memory, kept by content, read back."""
