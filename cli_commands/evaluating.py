@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from cli_commands.core import State, cli, pass_state
+from cli_commands.measuring import plot_option
 from cli_commands.options import key_values
 
 PAGE = 50  # scores shown at once
@@ -77,11 +79,12 @@ def evaluate(state: State, /, model: str, tasks: tuple[str, ...], **options: Any
 @click.option("--method", default="linear", show_default=True, help="See `paramdelta methods`.")
 @click.option("--method-option", "options", multiple=True, metavar="K=V", callback=key_values)
 @click.option("--keep-base-behaviour", is_flag=True, help="Keep its chat template and eos.")
+@plot_option
 @_conditions
 @pass_state
 def sweep(
     state: State, /, deltas: tuple[str, ...], base: str, alphas: str, tasks: tuple[str, ...],
-    **options: Any,
+    plot: Path | None, **options: Any,
 ) -> None:  # fmt: skip
     """Measure a base with deltas under every alpha of a grid. No model is written.
 
@@ -92,8 +95,16 @@ def sweep(
     A delta with an alpha of its own keeps it; all others take the grid's. Run it again to go on
     after an interruption: points that are in the catalog are not measured again.
     """
+    if plot is not None:
+        from paramdelta.plots.style import check_path
+
+        check_path(plot)
     with state.registry() as registry:
         found = registry.sweep(deltas, base, alphas, tasks, **options)
+    if plot is not None:
+        from paramdelta.plots.sweeps import plot_sweep
+
+        plot_sweep(found.rows, plot)
     state.emit(found.to_json(), lambda: _out().swept(found))
 
 

@@ -6,10 +6,11 @@ sizes, shards or the device.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -31,7 +32,9 @@ from registry.plan import Plan, PlanPart, PlanTensor, PlanTerm
 from registry.progress import Progress
 from registry.streams import Unhashed
 
-Add = Callable[[Bits, str, Sequence[delta.Term], Bits, str], None]
+if TYPE_CHECKING:  # torch is paid for only where a device is used
+    from registry.device_apply import Devices, PartOnDevice
+
 Advance = Callable[[int], None]
 
 
@@ -58,7 +61,7 @@ class _Work:
     reader: TensorReader
     artifacts: Artifacts
     sink: Sink
-    add: Add
+    devices: Devices | None
     crew: Crew
 
 
@@ -81,17 +84,18 @@ def execute(
     threads: int,
     progress: Progress,
     task: str = "apply",
-    add: Add = delta.add,
+    devices: Devices | None = None,
     memory: Memory | None = None,
     only: Collection[str] | None = None,
 ) -> dict[str, Done]:
     """Makes the tensors of *plan* and hands their bytes to *sink*; hashes those it drops.
 
-    memory: what need not be made again. only: names of tensors, of all that ``names_of`` gives.
+    devices: where the rule is computed; None for the processor. memory: what need not be made
+    again. only: names of tensors, of all that ``names_of`` gives.
     """
     with base.reader() as reader:
         crew = Crew()
-        work = _Work(plan, reader, artifacts, sink, add, crew)
+        work = _Work(plan, reader, artifacts, sink, devices, crew)
         jobs = [
             Job(tensor_bytes(t), _remembering(memory, t.name, tensor_bytes(t), _maker(t, work)))
             for t in plan.tensors
@@ -208,7 +212,10 @@ class _TensorJob:
             placed = [self._open(term, part) for term in part.terms]
         try:
             try:
-                self._elements(part, placed, advance)
+                if self._is_for_device(part, placed):
+                    self._on_device(part, placed, advance)
+                else:
+                    self._elements(part, placed, advance)
             finally:
                 self._lane.wait()
             for source in placed:
@@ -226,9 +233,7 @@ class _TensorJob:
         self.lost.part(part, merged=merged)
         base = NumberReader(self._work.reader, part.base) if part.base else None
         dtype = part.base.dtype if part.base else self.tensor.dtype
-        count = 1
-        for size in part.shape:
-            count *= size
+        count = math.prod(part.shape)
         chunk = max(1, min(placed[0].frame_elements if placed else CHUNK, count))
         room = _Room(chunk, dtype, self.tensor.dtype)
         for start in range(0, count, chunk):
@@ -249,6 +254,46 @@ class _TensorJob:
                 self._lane.wait()  # the next read would write over *stored*
             advance(out.nbytes)
 
+    def _is_for_device(self, part: PlanPart, placed: list[Addend]) -> bool:
+        if self._work.devices is None or self.tensor.action != "add" or not placed:
+            return False
+        return part.base is None or part.base.dtype in ARITHMETIC
+
+    def _on_device(self, part: PlanPart, placed: list[Addend], advance: Advance) -> None:
+        """The same in larger blocks: while one is computed, the next is read and hashed."""
+        from registry.device_apply import PartOnDevice
+
+        assert self._work.devices is not None
+        self.lost.part(part, merged=not isinstance(placed[0], Placed))
+        base = NumberReader(self._work.reader, part.base) if part.base else None
+        dtype = part.base.dtype if part.base else self.tensor.dtype
+        blocks = PartOnDevice(
+            self._work.devices, part, placed, dtype, self.tensor.dtype, self.lost.needs_terms
+        )
+        count = math.prod(part.shape)
+        for start in range(0, count, blocks.elements):
+            if blocks.is_full:
+                self._land(blocks, advance)
+            held = blocks.room(min(blocks.elements, count - start))
+            there = max(0, min(held.size, part.base.elements - start)) if part.base else 0
+            stored = held[:0]
+            if base and there:
+                stored = base.read_into(start, held[:there])
+            held[there:] = 0
+            blocks.launch()
+            streams = [found for source in placed for found in source.unhashed()]
+            update_pieces([(self._base_hash, [stored]), *streams])
+        while not blocks.is_empty:
+            self._land(blocks, advance)
+
+    def _land(self, blocks: PartOnDevice, advance: Advance) -> None:
+        made = blocks.land()
+        self.lost.counted(made.held, made.out, made.touched or 0)
+        self._out_hash.update(made.out)
+        self._work.sink(self.tensor.name, self._offset, made.out)
+        self._offset += made.out.nbytes
+        advance(made.out.nbytes)
+
     def _finish(self, offset: int, stored: Bits, out: Bits, streams: list[Unhashed]) -> None:
         """Hashes what was read and made of a chunk, while it is in the cache, and writes it."""
         ends: list[tuple[Hasher | LaneHasher, list[Any]]] = [
@@ -261,7 +306,7 @@ class _TensorJob:
         self, part: PlanPart, placed: list[Addend], held: Bits, dtype: str, out: Bits
     ) -> None:
         """One chunk; *held* are the base's numbers, +0 where it has none."""
-        tensor, add = self.tensor, self._work.add
+        tensor = self.tensor
         if tensor.action in ("replace", "new"):
             assert isinstance(placed[0], Placed)
             placed[0].source.read(out)
@@ -273,20 +318,20 @@ class _TensorJob:
             self.lost.chunk(held, out)
             return
         terms = [p.term(held.size, t.alpha) for p, t in zip(placed, part.terms, strict=True)]
-        add(held, dtype, terms, out, tensor.dtype)
+        delta.add(held, dtype, terms, out, tensor.dtype)
         for source, term in zip(placed, terms, strict=True):
             fresh = source.fresh(held.size)
             if fresh is not None:  # rows of new tokens: the post's own, whatever alpha is
                 rows = np.empty_like(out[fresh])
                 nothing = np.zeros(rows.size, dtype=held.dtype)
                 whole = delta.Term(1.0, term.delta[fresh], term.dtype)
-                add(nothing, dtype, [whole], rows, tensor.dtype)
+                delta.add(nothing, dtype, [whole], rows, tensor.dtype)
                 out[fresh] = rows
         self.lost.chunk(held, out, terms)
 
     def _fused(self, placed: Addend, alpha: float, held: Bits, dtype: str, out: Bits) -> bool:
-        """Decodes and adds the next frame in one go, where source and device can."""
-        if self._work.add is not delta.add or not isinstance(placed, Placed):
+        """Decodes and adds the next frame in one go, where the source can."""
+        if not isinstance(placed, Placed):
             return False
         source = placed.source
         if not placed.is_plain or not isinstance(source, StoredElements):

@@ -72,6 +72,18 @@ class StoredElements:
         self._left -= n
         return self.stream.next_payload()
 
+    def next_frames(self, n: int) -> list[bytes]:
+        """The next *n* elements still encoded: whole frames, and the last one if they end so."""
+        frames = []
+        while n:
+            size = min(n, self.frame_elements)
+            payload = self.next_frame(size)
+            if payload is None:
+                raise ValueError("a run that does not begin and end with a frame")
+            frames.append(payload)
+            n -= size
+        return frames
+
     def unhashed(self) -> list[Unhashed]:
         return self.stream.unhashed()
 
@@ -95,12 +107,17 @@ class ProductElements:
     ) -> None:
         self.elements = product.elements
         self.frame_elements = whole_rows(CHUNK, product.shape[1], product.elements)
-        self._product = open_product(artifacts, product, factors)
+        self.product = open_product(artifacts, product, factors)
         self._position = product.row * product.shape[1]
 
     def read(self, out: Bits) -> None:
-        self._product.rows_into(self._position, out)
+        self.product.rows_into(self._position, out)
         self._position += out.size
+
+    def skip(self, n: int) -> int:
+        """Passes over *n* elements; returns the product's element that they begin with."""
+        self._position += n
+        return self._position - n
 
     def unhashed(self) -> list[Unhashed]:
         return []

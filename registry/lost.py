@@ -46,13 +46,20 @@ class LostCounter:
         if only is not None and self._known and self._counts and only.alpha:
             self._touched += only.source.nonzero
 
+    @property
+    def needs_terms(self) -> bool:
+        """Whether what was added has to be looked at: the manifest does not know."""
+        return self._counts and not self._known
+
     def chunk(self, held: Bits, out: Bits, terms: Sequence[delta.Term] = ()) -> None:
         """terms: what was added; not needed where the manifest knows."""
-        if not self._counts:
-            return
-        self._changed += int(np.count_nonzero(out != held))
-        if not self._known:
-            self._touched += _touched(terms)
+        self.counted(held, out, _touched(terms) if self.needs_terms else 0)
+
+    def counted(self, held: Bits, out: Bits, touched: int) -> None:
+        """The same where somebody else has counted the elements that are touched."""
+        if self._counts:
+            self._changed += int(np.count_nonzero(out != held))
+            self._touched += touched
 
     @property
     def found(self) -> Lost:

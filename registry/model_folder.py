@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from paramdelta.dtypes import Bits
 from paramdelta.errors import CorruptError
 from paramdelta.limits import MAX_CARRIED_FILE_BYTES
 from paramdelta.writer import FolderWriter, OutputFile
-from registry.apply import Add, Advance, Outcome, Sink, execute, names_of, outcome_of
+from registry.apply import Advance, Outcome, Sink, execute, names_of, outcome_of
 from registry.artifacts import Artifacts
 from registry.extract import hash_tensor
 from registry.jobs import Job, run_jobs
@@ -29,6 +30,9 @@ from registry.sharing import Assignment, Part, assign
 
 CARD = "README.md"
 
+if TYPE_CHECKING:
+    from registry.device_apply import Devices
+
 
 def write_model(
     plan: Plan,
@@ -39,7 +43,7 @@ def write_model(
     force: bool,
     threads: int,
     progress: Progress,
-    add: Add,
+    devices: Devices | None,
     card: str,
     part: Part | None = None,
 ) -> Outcome | Waiting:
@@ -65,8 +69,8 @@ def write_model(
             file.pwrite(np.frombuffer(shard.header, dtype=np.uint8), 0)
             places.update({name: (file, offset) for name, offset in shard.offsets.items()})
         done = execute(
-            plan, base, artifacts, _sink(places), threads=threads, progress=progress, add=add,
-            memory=_Memory(journal, places), only=mine.tensors if mine else None,
+            plan, base, artifacts, _sink(places), threads=threads, progress=progress,
+            devices=devices, memory=_Memory(journal, places), only=mine.tensors if mine else None,
         )  # fmt: skip
         if part is not None:
             folder.sync()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from paramdelta import delta
 from paramdelta.checkpoint import Checkpoint
 from paramdelta.digest import Digest
 from paramdelta.errors import ConflictError, UsageError
@@ -14,7 +14,6 @@ from paramdelta.limits import MAX_PATH_PART_BYTES
 from paramdelta.manifest import Manifest
 from paramdelta.problem import Problem
 from registry import query
-from registry.apply import Add
 from registry.artifacts import Artifacts
 from registry.behaviours import Wishes, surroundings
 from registry.card import model_card
@@ -26,6 +25,9 @@ from registry.small_files import TOKENIZER, PostFiles
 from registry.sources import Located, location_of
 from registry.tensor_plan import BaseTensors, Contribution
 from registry.token_merge import place_tokens
+
+if TYPE_CHECKING:  # torch is paid for only where a device is used
+    from registry.device_apply import Devices
 
 DTYPES = {"bf16": "BF16", "bfloat16": "BF16", "fp16": "F16", "float16": "F16", "f16": "F16",
           "fp32": "F32", "float32": "F32", "f32": "F32"}  # fmt: skip
@@ -64,15 +66,13 @@ def choose_device(text: str) -> tuple[str, str]:
     return "cpu", "auto: an NVIDIA driver, but no device that this torch can use"
 
 
-def adder(device: str) -> Add:
-    """The rule on a device. The bits are the same on every one."""
+def devices_of(device: str) -> Devices | None:
+    """Where the rule is computed; None for the processor. The bits are the same everywhere."""
     if device == "cpu":
-        return delta.add
-    from functools import partial
+        return None
+    from registry.device_apply import cuda_devices
 
-    from paramdelta.device.rule import add_on_device
-
-    return partial(add_on_device, device=device)
+    return cuda_devices()
 
 
 def make_plan(

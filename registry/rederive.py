@@ -99,7 +99,7 @@ def make_again(registry: Workplace, plan: Plan) -> Outcome:
         threads=registry.threads,
         progress=registry.progress,
         task="re-derive",
-        add=planning.adder(plan.device),
+        devices=planning.devices_of(plan.device),
     )
     return outcome_of(plan, checkpoint, done)
 

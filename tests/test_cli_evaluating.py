@@ -65,6 +65,29 @@ def test_the_documents_have_their_keys(shell: Shell) -> None:
     assert match["expected_transfer"]["high"] <= 1 and match["scores"][0]["alpha"] == 1
 
 
+def test_a_sweep_is_drawn_as_curves_and_as_maps(shell: Shell) -> None:
+    words = [
+        "--base",
+        "newer",
+        "--task",
+        shell.task,
+        "--task",
+        f"perplexity:{tasks.text(shell.folder)}",
+    ]
+    shell("sweep", "chat", *words, "--alphas", "0,1", "--plot", shell.folder / "curve.svg")
+    post = write_checkpoint(
+        shell.folder / "code", changed(llama_like(1), 7, 0.02), files=tasks.FILES
+    )
+    shell("publish", "code", "--base", shell.folder / "base", "--post", post)
+    shell("sweep", "chat", "code", *words, "--alphas", "0,1", "--betas", "0,1", "--plot",
+          shell.folder / "map.svg")  # fmt: skip
+    for name in ("curve.svg", "map.svg"):
+        assert (shell.folder / name).read_text().startswith("<?xml"), name
+    before = len(shell("scores")["rows"])
+    shell("sweep", "chat", *words, "--alphas", "0.7", "--plot", shell.folder / "x.gif", code=2)
+    assert len(shell("scores")["rows"]) == before  # told before anything is measured
+
+
 def test_people_see_tables(shell: Shell) -> None:
     said = shell.run("sweep", "chat", "--base", "newer", "--alphas", "0.5,1", "--task", shell.task)
     assert "0.5" in said and "choices.jsonl acc ↑" in said and "4 measured" in said

@@ -58,6 +58,14 @@ def add(
         out.copy_(_added(base, base_dtype, terms, out_dtype))
 
 
+def touched(terms: Sequence[DeviceTerm]) -> torch.Tensor:
+    """How many elements some alpha·Δ changes: one int64, on the device."""
+    there = [t.delta & delta.MAGNITUDE[t.dtype] != 0 for t in terms if t.alpha]
+    if not there:
+        return torch.zeros(1, dtype=torch.int64)
+    return functools.reduce(torch.logical_or, there).sum(dtype=torch.int64).reshape(1)
+
+
 def add_on_device(
     base: Bits,
     base_dtype: str,

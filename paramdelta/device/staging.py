@@ -143,9 +143,11 @@ class Block:
         self._terms: list[_Decoded | _Encoded | _Product] = []
         self._event: torch.cuda.Event | None = None
         self._count, self._base_dtype, self._out_dtype = 0, "BF16", "BF16"
+        self._counts = False
 
-    def start(self, count: int, base_dtype: str, out_dtype: str) -> Bits:
-        """Where the base's *count* numbers are to be written."""
+    def start(self, count: int, base_dtype: str, out_dtype: str, counts: bool = False) -> Bits:
+        """Where the base's *count* numbers are to be written. counts: see ``touched``."""
+        self._counts = counts
         self._count, self._base_dtype, self._out_dtype = count, base_dtype, out_dtype
         self._terms = []
         return self._twin("base").room(count, carrier(base_dtype))
@@ -180,6 +182,8 @@ class Block:
         """Starts copies and arithmetic. Returns at once where the device has streams."""
         out = self._twin("out")
         out.room(self._count, carrier(self._out_dtype))
+        if self._counts:
+            self._twin("touched").room(1, np.dtype("<i8"))
         with self._lanes.inward():
             for twin in (self._twin("base"), *(t for term in self._terms for t in term.inward)):
                 twin.copy_in()
@@ -187,6 +191,8 @@ class Block:
             self._compute(out)
         with self._lanes.outward():
             out.copy_out()
+            if self._counts:
+                self._twin("touched").copy_out()
             for term in self._terms:
                 if isinstance(term, _Encoded):
                     term.status.copy_out()
@@ -201,6 +207,11 @@ class Block:
                 prove(heads, term.status.here(np.dtype("<i4")).reshape(-1, STATUS))
         return self._twin("out").here(carrier(self._out_dtype))
 
+    @property
+    def touched(self) -> int | None:
+        """Elements that some alpha·Δ of the last result changes; None unless asked for."""
+        return int(self._twin("touched").here(np.dtype("<i8"))[0]) if self._counts else None
+
     def _compute(self, out: _Twin) -> None:
         base = self._twin("base").there(_signed(self._base_dtype))
         terms = []
@@ -214,6 +225,8 @@ class Block:
             terms.append(rule.DeviceTerm(term.alpha, bits, term.dtype))
         there = out.there(_signed(self._out_dtype))
         rule.add(base, self._base_dtype, terms, there, self._out_dtype)
+        if self._counts:
+            self._twin("touched").there(torch.int64).copy_(rule.touched(terms))
 
     def _decode(self, term: _Encoded) -> torch.Tensor:
         if self._scratch.numel() < self._count:

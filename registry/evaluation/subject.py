@@ -110,7 +110,8 @@ def hold(
     checkpoint = subject.located.open(progress)
     done = execute(
         plan, checkpoint, artifacts, sink,
-        threads=threads, progress=progress, task=subject.name, add=planning.adder(plan.device),
+        threads=threads, progress=progress, task=subject.name,
+        devices=planning.devices_of(plan.device),
     )  # fmt: skip
     outcome = outcome_of(plan, checkpoint, done)
     check_base(plan, outcome)

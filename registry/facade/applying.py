@@ -166,7 +166,7 @@ class Applying(Core):
             force=force,
             threads=self.settings.threads,
             progress=self.progress,
-            add=planning.adder(plan.device),
+            devices=planning.devices_of(plan.device),
             card=planning.card_of(plan, self.artifacts),
             part=part,
         )

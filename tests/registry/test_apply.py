@@ -30,6 +30,7 @@ from paramdelta.errors import (
     UsageError,
 )
 from registry import planning
+from registry.device_apply import Devices
 from registry.registry import Registry
 
 TORCH = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
@@ -96,7 +97,7 @@ def test_threads_chunks_shards_and_devices_do_not_change_the_digest(
     ):  # fmt: skip
         monkeypatch.setattr("registry.apply.CHUNK", chunk)
         if device == "torch":  # the code of the GPU path, on the CPU
-            monkeypatch.setattr(planning, "adder", lambda d: _torch_adder())
+            monkeypatch.setattr(planning, "devices_of", lambda device: Devices(["cpu"]))
         with open_registry(tmp_path, threads) as registry:
             plan = registry.plan(
                 ["one:0.8", "two:0.6"], str(tmp_path / "newer"), max_shard_size=shard
@@ -105,14 +106,6 @@ def test_threads_chunks_shards_and_devices_do_not_change_the_digest(
             assert registry.verify_model(tmp_path / f"out{i}").ok
     assert len(digests) == 1
     assert len(list((tmp_path / "out1").glob("*.safetensors"))) > 5
-
-
-def _torch_adder():
-    from functools import partial
-
-    from paramdelta.device.rule import add_on_device
-
-    return partial(add_on_device, device="cpu")
 
 
 def test_alpha_zero_gives_the_base(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from support.tensors import load, same_bits
 from paramdelta.errors import UsageError
 from paramdelta.methods import METHODS
 from registry import planning
+from registry.device_apply import Devices
 from registry.plan import PlanDelta
 from registry.registry import Registry
 
@@ -93,7 +94,7 @@ def test_threads_chunks_shards_and_devices_do_not_change_the_digest(
     ):
         monkeypatch.setattr("registry.merging.CHUNK", chunk)
         if device == "torch":  # the code of the GPU path, on the CPU
-            monkeypatch.setattr(planning, "adder", lambda d: _torch_adder())
+            monkeypatch.setattr(planning, "devices_of", lambda device: Devices(["cpu"]))
         with open_registry(tmp_path, threads) as registry:
             plan = registry.plan(
                 ["two:0.6", "one:0.8"], str(newer), method=method, max_shard_size=shard
@@ -102,14 +103,6 @@ def test_threads_chunks_shards_and_devices_do_not_change_the_digest(
             found = registry.verify_model(tmp_path / f"out{i}", str(newer))
             assert found.ok and found.checked["rederived"] == 1
     assert len(digests) == 1
-
-
-def _torch_adder():
-    from functools import partial
-
-    from paramdelta.device.rule import add_on_device
-
-    return partial(add_on_device, device="cpu")
 
 
 @every_method
