@@ -80,8 +80,13 @@ def sweep(rows: Sequence[SweepPoint]) -> Picture:
     return alpha_beta(rows) if len(betas) > 1 else alpha_curve(rows)
 
 
-def is_loss(metric: str) -> bool:
-    return any(word in metric.lower() for word in LOSSES)
+def is_loss(rows: Sequence[SweepPoint]) -> bool:
+    """Of one metric: whether low is better. A row may say so (``higher_is_better``), else its
+    name does."""
+    told = getattr(rows[0], "higher_is_better", None)
+    if told is not None:
+        return not told
+    return any(word in rows[0].metric.lower() for word in LOSSES)
 
 
 def _by_metric(rows: Iterable[SweepPoint]) -> dict[tuple[str, str], list[SweepPoint]]:
@@ -97,8 +102,8 @@ def alpha_curve(rows: Sequence[SweepPoint]) -> Picture:
 
     def paint(figure: Figure) -> None:
         skill = figure.add_subplot()
-        skills = [key for key in series if not is_loss(key[1])]
-        losses = [key for key in series if is_loss(key[1])]
+        skills = [key for key in series if not is_loss(series[key])]
+        losses = [key for key in series if is_loss(series[key])]
         for place, key in enumerate(skills):
             _curve(skill, series[key], f"{key[0]}: {key[1]}", place)
         skill.set_xlabel("α, the coefficient of the delta")
@@ -151,9 +156,9 @@ def alpha_beta(rows: Sequence[SweepPoint]) -> Picture:
             values = [[held.get((alpha, beta)) for alpha in alphas] for beta in betas]
             known = list(held.values())
             limits = min(known), max(known)
-            if not is_loss(key[1]) and limits[0] >= 0 and limits[1] <= 1:
+            if not is_loss(points) and limits[0] >= 0 and limits[1] <= 1:
                 limits = 0.0, 1.0
-            colours = SEQUENTIAL + ("_r" if is_loss(key[1]) else "")
+            colours = SEQUENTIAL + ("_r" if is_loss(points) else "")
             image = heat_map(
                 axes, values, [f"{beta:g}" for beta in betas], [f"{alpha:g}" for alpha in alphas],
                 colours=colours, limits=limits,

@@ -6,6 +6,7 @@ import builtins
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -156,6 +157,14 @@ def test_without_matplotlib_the_extra_is_named(
 def test_nothing_to_draw_is_said(make: Callable[[], Picture]) -> None:
     with pytest.raises(InvalidError):
         make()
+
+
+def test_what_a_row_says_of_its_metric_counts_before_the_name() -> None:
+    told = [SimpleNamespace(metric="loss_of_sleep", higher_is_better=True)]
+    assert not sweeps.is_loss(told)
+    assert sweeps.is_loss([SimpleNamespace(metric="accuracy", higher_is_better=False)])
+    assert sweeps.is_loss([SimpleNamespace(metric="word_perplexity", higher_is_better=None)])
+    assert not sweeps.is_loss(rows()[:1])
 
 
 def test_ends_of_the_histogram_lose_no_element() -> None:
