@@ -69,9 +69,8 @@ class Made:
 class _Flying:
     block: Block
     held: Bits
-    fresh: list[
-        tuple[slice | npt.NDArray[np.bool_], Bits]
-    ]  # rows of new tokens, and their own values
+    # rows of new tokens, and their own values
+    fresh: list[tuple[slice | npt.NDArray[np.bool_], Bits]]
 
 
 class PartOnDevice:

@@ -5,33 +5,28 @@ Where there is no GPU the same kernels run in Triton's interpreter, element for 
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 import torch
+from support.checkpoints import SPECIAL_BITS
+from support.devices import DEVICE, interpreted
 
-GPU = torch.cuda.is_available()
+from paramdelta import delta
+from paramdelta.codecs import rans_model, rans_numpy
+from paramdelta.codecs.base import TensorSpec
+from paramdelta.codecs.rans import RansDecoder, RansEncoder
+from paramdelta.codecs.survey import Statistics
+from paramdelta.delta import Term
+from paramdelta.device.decoder import DeviceRans
+from paramdelta.device.lowrank import DeviceLowRank
+from paramdelta.device.rule import kernels_for
+from paramdelta.device.staging import Block, Lanes
+from paramdelta.errors import CorruptError
+from paramdelta.lowrank import LowRank
+
+__all__ = ["interpreted"]  # a fixture of every test here
+
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")  # NaNs
-if not GPU:
-    os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported
-
-from support.checkpoints import SPECIAL_BITS  # noqa: E402
-
-from paramdelta import delta  # noqa: E402
-from paramdelta.codecs import rans_model, rans_numpy  # noqa: E402
-from paramdelta.codecs.base import TensorSpec  # noqa: E402
-from paramdelta.codecs.rans import RansDecoder, RansEncoder  # noqa: E402
-from paramdelta.codecs.survey import Statistics  # noqa: E402
-from paramdelta.delta import Term  # noqa: E402
-from paramdelta.device.decoder import DeviceRans  # noqa: E402
-from paramdelta.device.lowrank import DeviceLowRank  # noqa: E402
-from paramdelta.device.rule import kernels_for  # noqa: E402
-from paramdelta.device.staging import Block, Lanes  # noqa: E402
-from paramdelta.errors import CorruptError  # noqa: E402
-from paramdelta.lowrank import LowRank  # noqa: E402
-
-DEVICE = "cuda" if GPU else "cpu"
 
 
 def deltas(rows: int, columns: int, seed: int) -> np.ndarray:
