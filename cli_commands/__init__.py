@@ -7,6 +7,7 @@ command that needs them.
 from cli_commands import (
     applying,
     bases,
+    collecting,
     evaluating,
     matching,
     measuring,
@@ -21,6 +22,7 @@ from cli_commands import (
 __all__ = [
     "applying",
     "bases",
+    "collecting",
     "evaluating",
     "matching",
     "measuring",

@@ -14,6 +14,7 @@ from cli_commands.text import json_text
 from paramdelta import __version__
 
 if TYPE_CHECKING:
+    from registry.config import Settings
     from registry.progress import Progress
     from registry.registry import Registry
 
@@ -31,12 +32,16 @@ class State:
     quiet: bool = False
     verbose: bool = False
 
+    def resolved(self) -> Settings:
+        from registry.config import Settings
+
+        return Settings.resolve(**self.settings)
+
     @contextmanager
     def registry(self) -> Iterator[Registry]:
-        from registry.config import Settings
         from registry.registry import Registry
 
-        with Registry.open(Settings.resolve(**self.settings), self.progress()) as registry:
+        with Registry.open(self.resolved(), self.progress()) as registry:
             yield registry
 
     def progress(self) -> Progress:

@@ -47,6 +47,15 @@ require_signed_option = click.option(
 )
 
 
+def parse_duration(text: str) -> float:
+    """``0d``, ``36h``, ``7d``, ``10m`` or ``30s``, in seconds."""
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+    number, unit = text.strip()[:-1], text.strip()[-1:]
+    if unit not in units or not number.isascii() or not number.isdigit() or len(number) > 6:
+        raise UsageError(f"malformed time {text[:40]!r}", remedy="write 0d, 36h or 7d")
+    return float(int(number) * units[unit])
+
+
 def parse_size(text: str) -> int:
     """``5GB``, ``500MB``, ``2GiB`` or bytes."""
     units = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,

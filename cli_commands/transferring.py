@@ -37,8 +37,9 @@ def push(state: State, deltas: tuple[str, ...], to: str) -> None:
 @click.argument("deltas", nargs=-1, required=True, metavar="DELTA...")
 @click.option("--from", "origin", required=True, metavar="STORE", help="A folder or store's URL.")
 @require_signed_option
+@click.option("--as", "name", metavar="NAME", help="Another name for it here; its version stays.")
 @pass_state
-def pull(state: State, deltas: tuple[str, ...], origin: str) -> None:
+def pull(state: State, deltas: tuple[str, ...], origin: str, name: str | None) -> None:
     """Copy releases from another store and catalogue them. Every byte is verified.
 
     DELTA: name (the highest version there), name@3 or sha256:… A store that shows fewer versions
@@ -46,7 +47,8 @@ def pull(state: State, deltas: tuple[str, ...], origin: str) -> None:
 
     \b
     paramdelta pull skills/chat --from s3://bucket/deltas
+    paramdelta pull chat@3 --from s3://elsewhere/deltas --as theirs/chat
     """
     with state.registry() as registry:
-        found = registry.pull(deltas, origin)
+        found = registry.pull(deltas, origin, name=name)
     state.emit(found.to_json(), lambda: _out().transferred(found))

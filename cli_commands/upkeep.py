@@ -23,6 +23,11 @@ def _out() -> Any:
 @click.option("--all", "everything", is_flag=True, help="Every release of the catalog.")
 @click.option("--deep", is_flag=True, help="Decode every frame too.")
 @click.option(
+    "--repair",
+    metavar="STORE",
+    help="Put right what is missing or damaged from this second store; every byte is verified.",
+)
+@click.option(
     "--model",
     type=click.Path(path_type=Path),
     metavar="DIR",
@@ -35,11 +40,17 @@ def verify(
     deltas: tuple[str, ...],
     everything: bool,
     deep: bool,
+    repair: str | None,
     model: Path | None,
     base_ref: str | None,
 ) -> int:
-    """Re-hash what is stored, or prove a resolved model; exit 5 if something is wrong."""
-    if model is not None and (deltas or everything):
+    """Re-hash what is stored, or prove a resolved model; exit 5 if something is wrong.
+
+    \b
+    paramdelta verify --all
+    paramdelta verify --all --repair s3://bucket/copy
+    """
+    if model is not None and (deltas or everything or repair):
         raise click.UsageError("--model stands alone")
     if base_ref is not None and model is None:
         raise click.UsageError("--base goes with --model")
@@ -47,7 +58,7 @@ def verify(
         if model is not None:
             found = registry.verify_model(model, base_ref)
         else:
-            found = registry.verify(deltas, all=everything, deep=deep)
+            found = registry.verify(deltas, all=everything, deep=deep, repair=repair)
     state.emit(found.to_json(), lambda: _out().verified(found))
     return 0 if found.ok else INVALID
 
@@ -75,36 +86,40 @@ def db() -> None:
 @db.command("current")
 @pass_state
 def db_current(state: State) -> None:
-    """Show the schema's revision."""
-    with state.registry() as registry:
-        found = {"catalog": registry.catalog.safe_url, "revision": registry.catalog.revision()}
-    state.say(found, f"{found['catalog']}: schema {found['revision']}")
+    """Show the schema's revision and the newest that this version knows. Changes nothing."""
+    from registry.database import current
+
+    found = current(state.resolved())
+    state.emit(found.to_json(), lambda: _out().database(found))
 
 
 @db.command("upgrade")
 @pass_state
 def db_upgrade(state: State) -> None:
-    """Bring the schema up to date. Every command does so by itself; this says what it did."""
-    with state.registry() as registry:
-        found = {"catalog": registry.catalog.safe_url, "revision": registry.catalog.revision()}
-    state.say(found, f"schema {found['revision']} is up to date")
+    """Bring the schema up to date, an SQLite catalog copied first. Every command does so too."""
+    from registry.database import upgrade
+
+    found = upgrade(state.resolved())
+    state.emit(found.to_json(), lambda: _out().upgraded(found))
 
 
 @db.command("backup")
 @pass_state
 def db_backup(state: State) -> None:
-    """Copy an SQLite catalog beside itself. PostgreSQL is backed up by pg_dump."""
-    with state.registry() as registry:
-        path = registry.catalog.backup()
+    """Copy an SQLite catalog beside itself, as it is. PostgreSQL is backed up by pg_dump."""
+    from registry.database import backup
+
+    path = backup(state.resolved())
     state.say({"backup": str(path)}, f"copied to {path}")
 
 
 @cli.command()
 @pass_state
 def doctor(state: State) -> int:
-    """Check settings, versions, disk, clock and permissions; exit 1 if something fails."""
-    with state.registry() as registry:
-        lines = registry.doctor()
+    """Check settings, versions, catalog, store, disk, clocks and GPU; exit 1 if something fails."""
+    from registry.doctor import diagnose
+
+    lines = diagnose(state.resolved())
     ok = all(line.status != "fail" for line in lines)
     document = {"ok": ok, "checks": [line.to_json() for line in lines]}
     state.emit(document, lambda: _out().doctor(lines))

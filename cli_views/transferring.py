@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 def transferred(found: TransferResult) -> None:
     table = new_table("release", "digest", "")
     for release in found.releases:
-        state = found.verb if release.created else "was there"
-        table.add_row(escape(release.ref), short(release.digest), state)
+        state: str = found.verb if release.created else "was there"
+        if release.origin:
+            state += f", {release.origin} there"
+        table.add_row(escape(release.ref), short(release.digest), escape(state))
     console.print(table)
     rate = found.nbytes / found.seconds if found.seconds else 0.0
     said(

@@ -16,7 +16,7 @@ No name part starts with ``@``, so a release's key has one meaning.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from types import TracebackType
 
@@ -35,6 +35,9 @@ from registry.stores.base import Staged, Stat, Store
 
 CHUNK = 1 << 20
 _REMEDY = "heal the store from a copy, or publish again"
+_OBJECT_KEY = re.compile(r"(blobs|manifests|sketches)/([0-9a-f]{2})/([0-9a-f]{62})(\.json)?")
+# of the marks that catalogs and collections leave beside the artifacts
+_MARK_KEY = re.compile(r"catalog|(guests|collectors|clock|doctor)/[0-9a-f]{32}")
 _RELEASE_KEY = re.compile(r"releases/(.+)/@/([1-9][0-9]{0,8})\.json")
 _SIGNATURE_KEY = re.compile(r"signatures/(.+)/@/([1-9][0-9]{0,8})/([0-9a-f]{64})\.sshsig")
 
@@ -65,11 +68,37 @@ def sketches_key(subject: Digest) -> str:
     return _object_key("sketches", subject)
 
 
-class Artifacts:
-    """The only one who knows the layout of keys."""
+def kind_of(key: str) -> str | None:
+    """``blob``, ``manifest``, ``sketches``, ``release``, ``signature`` or ``mark``; None of any
+    other key."""
+    if found := _OBJECT_KEY.fullmatch(key):
+        kind = {"blobs": "blob", "manifests": "manifest"}.get(found[1], found[1])
+        return kind if (kind == "manifest") == (found[4] is not None) else None
+    forms = {"release": _RELEASE_KEY, "signature": _SIGNATURE_KEY, "mark": _MARK_KEY}
+    return next((kind for kind, form in forms.items() if form.fullmatch(key)), None)
 
-    def __init__(self, store: Store) -> None:
+
+def digest_in(key: str) -> Digest:
+    """In the key of a blob, a manifest or sketches."""
+    found = _OBJECT_KEY.fullmatch(key)
+    assert found is not None
+    return Digest(f"{PREFIX}{found[2]}{found[3]}")
+
+
+class Artifacts:
+    """The only one who knows the layout of keys.
+
+    hold: told of keys before they are looked for or put (``guarding``), so that what is found there
+    is still there when a release refers to it.
+    """
+
+    def __init__(self, store: Store, hold: Callable[[Iterable[str]], None] | None = None) -> None:
         self.store = store
+        self.hold = hold or _nothing
+
+    def guarded(self, hold: Callable[[Iterable[str]], None]) -> Artifacts:
+        """The same store, for somebody who is about to publish."""
+        return Artifacts(self.store, hold)
 
     # -- blobs ----------------------------------------------------------------------------
 
@@ -111,7 +140,9 @@ class Artifacts:
 
         Nothing is read; where the store has hashed an object, its digest is compared too.
         """
-        there = self.store.stat_many([blob_key(digest) for digest in blobs])
+        keys = [blob_key(digest) for digest in blobs]
+        self.hold(keys)
+        there = self.store.stat_many(keys)
         return {
             digest: size
             for digest, size in blobs.items()
@@ -135,6 +166,7 @@ class Artifacts:
     def put_sketches(self, subject: Digest, data: bytes) -> bool:
         """False if the same are there already; others are replaced."""
         key = sketches_key(subject)
+        self.hold([key])
         with self.store.stage() as staged:
             staged.write(data)
             if staged.commit(key):
@@ -163,6 +195,13 @@ class Artifacts:
     def put_release(self, name: str, version: int, data: bytes) -> bool:
         """False if this version has a record already (left untouched)."""
         return self.store.create(release_key(name, version), data)
+
+    def replace_release(self, name: str, version: int, data: bytes) -> None:
+        """Heals a record that is damaged or missing. What it says must not change."""
+        with self.store.stage() as staged:
+            staged.write(data)
+            staged.commit(release_key(name, version), replace=True)
+        self.store.flush()
 
     def read_release(self, name: str, version: int) -> bytes | None:
         try:
@@ -222,6 +261,7 @@ class Artifacts:
 
     def _put(self, key: str, data: bytes) -> Digest:
         digest = digest_of(data)
+        self.hold([key])
         with self.store.stage() as staged:
             staged.write(data)
             if not staged.commit(key) and not self.is_sound(key, digest, len(data)):
@@ -249,6 +289,10 @@ class Artifacts:
         return True
 
 
+def _nothing(keys: Iterable[str]) -> None:
+    return None
+
+
 def _fits(stat: Stat, digest: Digest, size: int) -> bool:
     return stat.size == size and stat.sha256 in (None, digest.removeprefix(PREFIX))
 
@@ -271,6 +315,7 @@ class BlobWriter:
         assert self._staged is not None
         digest, size = self._hasher.digest, self._hasher.size
         key = blob_key(digest)
+        self._artifacts.hold([key])
         created = self._staged.commit(key)
         if not created and not self._artifacts.is_sound(key, digest, size):
             self._staged.commit(key, replace=True)

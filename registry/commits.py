@@ -13,7 +13,6 @@ from types import TracebackType
 
 from paramdelta.digest import Digest
 from registry.artifacts import Artifacts, BlobWriter
-from registry.stores.base import Store
 
 WORKERS = 2
 WAITING = 6  # batches on their way; each holds an open file or two
@@ -23,7 +22,7 @@ class Commits:
     """A few threads that commit batches of blobs. An error is raised by whoever comes next."""
 
     def __init__(self, artifacts: Artifacts) -> None:
-        self.store: Store = artifacts.store
+        self.artifacts = artifacts
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="commit")
         self._room = threading.Semaphore(WAITING)
         self._stopped = threading.Event()
@@ -84,7 +83,7 @@ class Batch(Artifacts):
     """
 
     def __init__(self, commits: Commits) -> None:
-        super().__init__(commits.store)
+        super().__init__(commits.artifacts.store, commits.artifacts.hold)
         self._commits = commits
         self._writers: list[BlobWriter] = []
 

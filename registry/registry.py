@@ -7,6 +7,7 @@ from types import TracebackType
 from registry.catalog import Catalog
 from registry.config import Settings
 from registry.facade.bases import Bases
+from registry.facade.collecting import Collecting
 from registry.facade.evaluating import Evaluating
 from registry.facade.matching import Matching
 from registry.facade.measuring import Measuring
@@ -22,6 +23,7 @@ from registry.progress import NoProgress, Progress
 class Registry(
     Reporting,
     Bases,
+    Collecting,
     Evaluating,
     Matching,
     Measuring,

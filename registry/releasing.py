@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from paramdelta.digest import Digest, digest_of
 from paramdelta.errors import CorruptError, InvalidError
@@ -18,15 +19,19 @@ from paramdelta.naming import canonical_name
 from paramdelta.sketch import BYTES, Sketch, table_digest
 from registry.artifacts import Artifacts
 from registry.catalog import Catalog, SealedRelease
-from registry.publish import ExtractedDelta
+from registry.catalog.objects import Claim
+from registry.guarding import Holding
 from registry.records import DeltaSummary, Release
-from registry.seal import ReleaseRecord
+from registry.seal import ReleaseRecord, remade_record
 from registry.sketches import keep_sketches
+
+if TYPE_CHECKING:
+    from registry.publish import ExtractedDelta
 
 
 def release_delta(
     catalog: Catalog,
-    artifacts: Artifacts,
+    holding: Holding,
     name: str,
     delta: ExtractedDelta,
     *,
@@ -36,6 +41,7 @@ def release_delta(
     tags: Mapping[str, str],
 ) -> tuple[Release, bool]:
     """The release of *delta* under *name*, and whether it is new."""
+    artifacts = holding.artifacts()
     manifest = delta.manifest
     data = manifest.to_bytes()
     keep_sketches(artifacts, digest_of(data), delta.groups)
@@ -52,34 +58,42 @@ def release_delta(
         # a crash left this record without its row, or another catalog shares the store
         return read_sealed(artifacts, name, version)
 
-    release, created = catalog.publish(
-        name,
-        summary,
-        author=author,
-        created_at=created_at,
-        description=description,
-        license=license,
-        tags=dict(tags),
-        seal=seal,
-    )
+    def act(claim: Claim | None) -> tuple[Release, bool]:
+        adopt_records(catalog, artifacts, name)
+        return catalog.publish(
+            name,
+            summary,
+            author=author,
+            created_at=created_at,
+            description=description,
+            license=license,
+            tags=dict(tags),
+            seal=seal,
+            claim=claim,
+        )
+
+    release, created = holding.release(digest, manifest.blobs(), act)
     if not created:
         _heal(artifacts, release)
     return release, created
 
 
+def adopt_records(catalog: Catalog, artifacts: Artifacts, name: str) -> None:
+    """Catalogues the records under *name* that the store has and the catalog has not.
+
+    A catalog that was lost and made anew would allot their numbers again, and those between.
+    """
+    held = artifacts.versions(name)
+    if held and catalog.count_releases(name) < len(held):
+        known = {release.version for release in catalog.releases_of(name)}
+        for version in held:
+            if version not in known:
+                catalog.adopt(name, version, read_sealed(artifacts, name, version), "publish")
+
+
 def _heal(artifacts: Artifacts, release: Release) -> None:
     """Puts back the record of a release whose store was lost; one that is there stays."""
-    record = ReleaseRecord(
-        release.name,
-        release.version,
-        Digest(release.digest),
-        release.author,
-        release.created_at,
-        release.description,
-        release.license,
-        release.tags,
-    )
-    artifacts.put_release(release.name, release.version, record.to_bytes())
+    artifacts.put_release(release.name, release.version, remade_record(release).to_bytes())
 
 
 def sealed(record: ReleaseRecord, summary: DeltaSummary) -> SealedRelease:

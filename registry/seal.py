@@ -11,6 +11,7 @@ from paramdelta import strict_json
 from paramdelta.digest import Digest, canonical_json, parse_digest, reproduces
 from paramdelta.errors import InvalidError
 from paramdelta.limits import MAX_RELEASE_BYTES
+from registry.records import Release
 
 FORMAT = 1
 KIND = "paramdelta.release"
@@ -94,3 +95,17 @@ def _tags(value: Any, where: object) -> Mapping[str, str]:
     if isinstance(value, dict) and all(type(v) is str for v in value.values()):
         return value
     raise InvalidError("malformed tags", where=where)
+
+
+def remade_record(release: Release) -> ReleaseRecord:
+    """What the catalog would say of a release whose record is lost."""
+    return ReleaseRecord(
+        release.name,
+        release.version,
+        Digest(release.digest),
+        release.author,
+        release.created_at,
+        release.description,
+        release.license,
+        release.tags,
+    )

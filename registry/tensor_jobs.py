@@ -93,8 +93,10 @@ class TensorJobs:
         sides = [(self.post, tensor.info), *([(self.base, partner.info)] if partner else [])]
         if hash_tensors(sides, _quiet) != [found.post_digest, found.base_digest][: len(sides)]:
             return None
-        store = Artifacts(self.commits.store)
-        if not all(store.is_sound(blob_key(blob), blob, size) for blob, size in found.entry.blobs):
+        artifacts = self.commits.artifacts
+        blobs = [(blob_key(blob), blob, size) for blob, size in found.entry.blobs]
+        artifacts.hold([key for key, _, _ in blobs])  # before they are looked at
+        if not all(artifacts.is_sound(*blob) for blob in blobs):
             return None
         return found
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 from paramdelta.digest import Digest
@@ -26,9 +27,11 @@ from paramdelta.problem import Problem
 from registry.artifacts import CHUNK, Artifacts
 from registry.catalog import Catalog
 from registry.catalog.checks import check_release
+from registry.catalog.objects import Claim
+from registry.guarding import Holding
 from registry.jobs import Job, run_jobs
 from registry.progress import Progress
-from registry.records import Release
+from registry.records import Release, SealedRelease
 from registry.references import LATEST, DeltaRef, is_name
 from registry.releasing import read_sealed, seal_of
 from registry.results import MovedRelease, TransferResult
@@ -46,11 +49,15 @@ _REMEDY = "a version never changes: publish the other content under another name
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """A release as its record says it; *data* are the record's bytes, signatures those of it."""
+    """A release as its record says it; *data* are the record's bytes, signatures those of it.
+
+    origin: its name@version in the store it comes from, where that is another.
+    """
 
     record: ReleaseRecord
     data: bytes
     signatures: tuple[Stored, ...] = ()
+    origin: str | None = None
 
     @property
     def ref(self) -> str:
@@ -69,7 +76,7 @@ class Tally:
 def push(
     catalog: Catalog,
     here: Artifacts,
-    there: Artifacts,
+    target: Holding,
     releases: Sequence[Release],
     progress: Progress,
     seen: Seen,
@@ -81,13 +88,16 @@ def push(
     """
     started = time.monotonic()
     parcels = [_with_signatures(here, _own(here, release)) for release in _unique(releases)]
+    there = target.artifacts()
     _refuse_conflicts(there, parcels)
     tally, moved, bases, memory = Tally(), [], set(), Memory(seen, there)
     for parcel in parcels:
         manifest = _manifest(here, parcel)
         _move_content(here, there, parcel, manifest, tally, progress, "push")
         _move_signatures(there, parcel, tally)
-        created = _move_record(there, parcel)
+        created = target.release(
+            parcel.record.manifest, manifest.blobs(), partial(_push_record, there, parcel)
+        )
         moved.append(MovedRelease(parcel.ref, parcel.record.manifest, created))
         bases |= base_models(catalog.find_base_by_content(manifest.base.content_digest))
         memory.learn(parcel.record.name, parcel.record.version, parcel.record.manifest)
@@ -97,18 +107,20 @@ def push(
 
 def pull(
     catalog: Catalog,
-    here: Artifacts,
+    target: Holding,
     there: Artifacts,
     refs: Sequence[DeltaRef],
     progress: Progress,
     seen: Seen,
     trust: Trust | None = None,
+    *,
+    name: str | None = None,
 ) -> TransferResult:
     """Releases that another store holds into this one and its catalog, as the same name@version.
 
-    UntrustedError, before anything is fetched, where that store shows less than it did, or
-    *trust* does not vouch for every release. ConflictError, likewise, where store or catalog have
-    other content under one.
+    name: another name for them; versions stay. UntrustedError, before anything is fetched, where
+    that store shows less than it did, or *trust* does not vouch for every release. ConflictError,
+    likewise, where store or catalog have other content under one.
     """
     started = time.monotonic()
     memory = Memory(seen, there)
@@ -121,22 +133,69 @@ def pull(
         memory.note(record.name, record.version, record.manifest)
     memory.check()
     signed = vouched(trust, [(parcel.ref, parcel.data, parcel.signatures) for parcel in parcels])
+    if name is not None:
+        parcels = _renamed(parcels, name)
+    here = target.artifacts()
     _refuse_conflicts(here, parcels, catalog)
     memory.keep()
     tally, moved = Tally(), []
     for parcel in parcels:
         record = parcel.record
         known = _catalogued(catalog, record) is not None
-        _move_content(there, here, parcel, _manifest(there, parcel), tally, progress, "pull")
+        manifest = _manifest(there, parcel)
+        _move_content(there, here, parcel, manifest, tally, progress, "pull")
         # only what the catalog can hold becomes a release here
         check_release(record.name, seal_of(here, record))
         _move_signatures(here, parcel, tally)
-        created = _move_record(here, parcel)
-        sealed = read_sealed(here, record.name, record.version)
-        catalog.adopt(record.name, record.version, sealed, "pull")
-        moved.append(MovedRelease(parcel.ref, record.manifest, created or not known))
+        created = target.release(
+            record.manifest, manifest.blobs(), partial(_pull_record, catalog, here, parcel)
+        )
+        moved.append(MovedRelease(parcel.ref, record.manifest, created or not known, parcel.origin))
+        tally.problems += _rename_notes(parcel)
     refresh_card(here, set())
     return replace(_done("pulled", there, moved, tally, started), signed=signed)
+
+
+def _push_record(there: Artifacts, parcel: Parcel, claim: Claim | None) -> bool:
+    return _move_record(there, parcel)
+
+
+def _pull_record(catalog: Catalog, here: Artifacts, parcel: Parcel, claim: Claim | None) -> bool:
+    """Record and row; whether the record is new."""
+    record, created = parcel.record, False
+
+    def seal() -> SealedRelease:
+        nonlocal created
+        created = _move_record(here, parcel) or created
+        return read_sealed(here, record.name, record.version)
+
+    found = seal_of(here, record)
+    catalog.adopt(record.name, record.version, found, "pull", seal=seal, claim=claim)
+    return created
+
+
+def _renamed(parcels: Sequence[Parcel], name: str) -> list[Parcel]:
+    """The same releases under another name. Their records are made anew, for a record names itself;
+    signatures of the old ones stay behind."""
+    names = sorted({parcel.record.name for parcel in parcels})
+    if len(names) > 1:
+        raise UsageError(
+            f"one name for releases of several: {', '.join(names)}", remedy="pull them one by one"
+        )
+    if names == [name]:
+        return list(parcels)
+    renamed = [(p.ref, replace(p.record, name=name)) for p in parcels]
+    return [Parcel(record, record.to_bytes(), origin=origin) for origin, record in renamed]
+
+
+def _rename_notes(parcel: Parcel) -> list[Problem]:
+    if parcel.origin is None:
+        return []
+    reason = (
+        f"it is {parcel.origin} there; its record is made anew for this name, so a signature of "
+        "that record does not cover this one"
+    )
+    return [Problem(parcel.ref, reason, "note", f"`paramdelta sign {parcel.ref}` signs it again")]
 
 
 def _done(
@@ -145,6 +204,7 @@ def _done(
     moved: Sequence[MovedRelease],
     tally: Tally,
     started: float,
+    problems: Sequence[Problem] = (),
 ) -> TransferResult:
     return TransferResult(
         verb,
@@ -282,7 +342,7 @@ def _conflict(parcel: Parcel, place: str, there: Digest) -> list[Problem]:
 
 
 def _manifest(source: Artifacts, parcel: Parcel) -> Manifest:
-    where = f"{source.store.url}: {parcel.ref}"
+    where = f"{source.store.url}: {parcel.origin or parcel.ref}"
     return Manifest.from_bytes(source.read_manifest(parcel.record.manifest), where)
 
 

@@ -14,6 +14,7 @@ from paramdelta.manifest import Manifest, TensorEntry
 from paramdelta.problem import Problem
 from registry.artifacts import Artifacts
 from registry.extract import row_length
+from registry.healing import Healer
 from registry.jobs import Job, run_jobs
 from registry.progress import Progress
 from registry.records import Release
@@ -45,11 +46,13 @@ def verify_releases(
     threads: int,
     progress: Progress,
     trust: Trust | None = None,
+    healer: Healer | None = None,
 ) -> Tally:
     """Release records, their signatures, manifests and every blob they need; each blob once.
 
     trust: then every release must be signed by somebody it names. deep: also decodes every tensor's
-    frames, so that the codec's own checks run.
+    frames, so that the codec's own checks run. healer: mends what is found wrong; what it mended is
+    no problem any more.
     """
     problems: list[Problem] = []
     manifests: dict[Digest, Manifest] = {}
@@ -62,30 +65,47 @@ def verify_releases(
         ref = f"{release.name}@{release.version}"
         digest = Digest(release.digest)
         wrong = _check_record(artifacts, release, ref)
+        known = None if listed is None else listed.get((release.name, release.version), [])
+        if healer and wrong:
+            wrong, known = healer.record(release, wrong), None  # it may have brought signatures
         problems += wrong
         if not wrong:
-            known = None if listed is None else listed.get((release.name, release.version), [])
             found, wrong = _check_signatures(artifacts, release, known, trust)
             signatures += found
             problems += wrong
         if digest in manifests:
             continue
         try:
-            manifests[digest] = Manifest.from_bytes(artifacts.read_manifest(digest), ref)
+            data = artifacts.read_manifest(digest)
         except (InvalidError, NotFoundError) as error:
+            wrong = [Problem(ref, error.message)]
+            left = healer.manifest(digest, wrong) if healer else wrong
+            problems += left
+            if left:
+                continue
+            data = artifacts.read_manifest(digest)
+        try:
+            manifests[digest] = Manifest.from_bytes(data, ref)
+        except InvalidError as error:  # the very bytes that were published
             problems.append(Problem(ref, error.message))
     blobs: dict[Digest, int] = {}
     for manifest in manifests.values():
         blobs.update(manifest.blobs())
-    jobs = [Job(size, _check_blob(artifacts, blob, size)) for blob, size in sorted(blobs.items())]
+    jobs = [
+        Job(size, _check_blob(artifacts, blob, size, healer))
+        for blob, size in sorted(blobs.items())
+    ]
+    decoding: list[Job[list[Problem]]] = []
     if deep:
-        jobs += [
+        decoding = [
             Job(entry.nbytes, _check_tensor(artifacts, entry))
             for manifest in manifests.values()
             for entry in manifest.tensors
         ]
-    total = sum(job.size for job in jobs)
-    groups = run_jobs(jobs, threads, progress, "verify", total)
+    groups = []
+    # a blob that is being mended is not decoded meanwhile
+    for some in [jobs, decoding] if healer else [jobs + decoding]:
+        groups += run_jobs(some, threads, progress, "verify", sum(job.size for job in some))
     problems += list(dict.fromkeys(problem for group in groups for problem in group))
     problems += check_sketches(artifacts, manifests)
     return Tally(
@@ -138,10 +158,12 @@ def _check_signatures(
 
 
 def _check_blob(
-    artifacts: Artifacts, blob: Digest, size: int
+    artifacts: Artifacts, blob: Digest, size: int, healer: Healer | None
 ) -> Callable[[Callable[[int], None]], list[Problem]]:
     def run(advance: Callable[[int], None]) -> list[Problem]:
         problems = list(artifacts.check_blob(blob, size))
+        if problems and healer:
+            problems = healer.blob(blob, size, problems)
         advance(size)
         return problems
 

@@ -1,6 +1,7 @@
 """The SQL index over releases."""
 
 from registry.catalog.catalog import Catalog
+from registry.catalog.migrate import HEAD
 from registry.records import SealedRelease
 
-__all__ = ["Catalog", "SealedRelease"]
+__all__ = ["HEAD", "Catalog", "SealedRelease"]

@@ -27,6 +27,7 @@ from registry.catalog.engine import open_engine, reading, writing
 from registry.catalog.evidence import WHOLE_BASE, base_row, complete
 from registry.catalog.failures import safe_url
 from registry.catalog.light import Evidence
+from registry.catalog.objects import Claim, Objects, check, publishing
 from registry.catalog.rows import base_of, event_of, release_of
 from registry.catalog.schema import (
     AliasRow,
@@ -54,13 +55,22 @@ class Catalog:
     @classmethod
     def open(cls, url: str) -> Catalog:
         """UsageError, UnreachableError; ConflictError where a newer version made the schema."""
-        engine = open_engine(url)
+        found = cls(open_engine(url))
         try:
-            migrate.upgrade(engine)
+            found.upgrade()
         except BaseException:
-            engine.dispose()
+            found.close()
             raise
-        return cls(engine)
+        return found
+
+    @classmethod
+    def as_is(cls, url: str) -> Catalog:
+        """Whatever is there, to look at its revision, upgrade it or copy it; nothing else works."""
+        return cls(open_engine(url))
+
+    def upgrade(self) -> migrate.Upgraded:
+        """Brings the schema up to date, one at a time, with a copy of an SQLite catalog first."""
+        return migrate.upgrade(self._engine)
 
     def close(self) -> None:
         self._engine.dispose()
@@ -94,6 +104,11 @@ class Catalog:
     def scores(self) -> Scores:
         """What was measured of models, and what recipes make."""
         return Scores(self._engine)
+
+    @cached_property
+    def objects(self) -> Objects:
+        """Leases and condemnations of the store's objects."""
+        return Objects(self._engine)
 
     # -- bases ----------------------------------------------------------------------------
 
@@ -197,6 +212,7 @@ class Catalog:
         license: str | None,
         tags: Mapping[str, str],
         seal: Seal,
+        claim: Claim | None = None,
     ) -> tuple[Release, bool]:
         """The release of *summary* under *name*, and whether it is new.
 
@@ -204,6 +220,7 @@ class Catalog:
         what the store holds there afterwards. Where that is another manifest (a crash came between
         store and catalog), it is adopted as its own release and the next version is tried. So
         versions have no gaps, and a record in the store is never lost.
+        claim: the leases that must still stand before anything is sealed; LeaseLostError.
         InvalidError, before anything is sealed, where a value is none for the catalog.
         """
         rest = (author, created_at, description, license, tags, summary)
@@ -211,6 +228,9 @@ class Catalog:
         allotted: set[int] = set()
 
         def work(session: Session) -> tuple[Release, bool]:
+            publishing(session)
+            if claim is not None:
+                check(session, claim)
             delta = statements.locked_delta(session, name, created_at)
             if known := statements.release_of_manifest(session, delta, summary.digest):
                 # new all the same if our own commit made it and only its reply was lost
@@ -227,14 +247,27 @@ class Catalog:
 
         return writing(self._engine, work)
 
-    def adopt(self, name: str, version: int, found: SealedRelease, action: str) -> Release:
+    def adopt(
+        self,
+        name: str,
+        version: int,
+        found: SealedRelease,
+        action: str,
+        *,
+        seal: Callable[[], SealedRelease] | None = None,
+        claim: Claim | None = None,
+    ) -> Release:
         """Catalogues what the store holds under *version*; versions below it may be missing.
 
-        action: for the log. ConflictError where the catalog has other content under it.
+        action: for the log. seal: puts the record there first, and returns what is there then.
+        claim: as in ``publish``. ConflictError where the catalog has other content under it.
         """
         check_release(name, found)
 
         def work(session: Session) -> Release:
+            publishing(session)
+            if claim is not None:
+                check(session, claim)
             delta = statements.locked_delta(session, name, found.created_at)
             wanted = asked(ReleaseRow.version, version)
             known = session.scalar(
@@ -242,14 +275,12 @@ class Catalog:
                 .where(ReleaseRow.delta_id == delta.id, ReleaseRow.version == wanted)
                 .options(statements.whole_release())
             )
+            _refuse_other(known, found, f"{name}@{version}")
+            held = seal() if seal is not None else found
             if known is None:
-                known = statements.add_release(session, delta, version, found, action)
-            elif known.manifest.digest != found.digest:
-                raise ConflictError(
-                    f"the catalog has {known.manifest.digest} under it, not {found.digest}",
-                    subject=f"{name}@{version}",
-                    remedy="a version never changes: publish the other content under another name",
-                )
+                check_release(name, held)
+                known = statements.add_release(session, delta, version, held, action)
+            _refuse_other(known, held, f"{name}@{version}")
             return release_of(known)
 
         return writing(self._engine, work)
@@ -301,6 +332,10 @@ class Catalog:
         statement = select(ReleaseRow).order_by(ReleaseRow.id)
         with reading(self._engine) as session:
             return [release_of(row, evidence=False) for row in session.scalars(statement)]
+
+    def releases_of(self, name: str) -> list[Release]:
+        """As ``releases``; none where there is no such delta."""
+        return self.releases(name) if self.count_releases(name) else []
 
     def count_releases(self, name: str) -> int:
         """How many releases the catalog has of a name; 0 where there is none."""
@@ -426,3 +461,12 @@ class Catalog:
             remedy = "see `paramdelta list`"
             raise NotFoundError("nothing of this name", subject=name, remedy=remedy)
         return events
+
+
+def _refuse_other(known: ReleaseRow | None, found: SealedRelease, ref: str) -> None:
+    if known is not None and known.manifest.digest != found.digest:
+        raise ConflictError(
+            f"the catalog has {known.manifest.digest} under it, not {found.digest}",
+            subject=ref,
+            remedy="a version never changes: publish the other content under another name",
+        )

@@ -111,7 +111,7 @@ class Evidence:
     ) -> dict[int, Any]:
         found: dict[int, Any] = {}
         with reading(self._engine) as session:
-            for some in _chunks(ids):
+            for some in chunks(ids):
                 rows = session.execute(select(table.id, table.content).where(table.id.in_(some)))
                 found.update((row[0], row[1]) for row in rows)
         return found
@@ -146,7 +146,7 @@ class Evidence:
         found: dict[str, BaseValues] = {}
         known = BaseRow.value_digests.is_not(None)
         with reading(self._engine) as session:
-            for some in _chunks(content_digests):
+            for some in chunks(content_digests):
                 statement = select(*_KNOWN).where(BaseRow.content_digest.in_(some), known)
                 for name, digest, dtype, values in session.execute(statement.order_by(BaseRow.id)):
                     if values is not None and digest not in found:
@@ -157,7 +157,7 @@ class Evidence:
         """By the ids that ``deltas`` gave."""
         found: dict[int, ReleaseFacts] = {}
         with reading(self._engine) as session:
-            for some in _chunks(releases):
+            for some in chunks(releases):
                 tags: dict[int, dict[str, str]] = {}
                 of_tags = select(TagRow.release_id, TagRow.key, TagRow.value)
                 of_tags = of_tags.where(TagRow.release_id.in_(some)).order_by(TagRow.key)
@@ -173,7 +173,8 @@ class Evidence:
         return found
 
 
-def _chunks(values: Iterable[Value]) -> Iterator[list[Value]]:
+def chunks(values: Iterable[Value]) -> Iterator[list[Value]]:
+    """Lists that one statement can ask for."""
     left = iter(values)
     while some := list(islice(left, CHUNK)):
         yield some

@@ -5,8 +5,10 @@ A catalog that is up to date is only read, and Alembic is not even imported.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,16 +48,26 @@ def _revision(connection: Connection) -> str | None:
     return found
 
 
-def upgrade(engine: Engine, head: str = HEAD, scripts: Path | None = None) -> None:
+@dataclass(frozen=True, slots=True)
+class Upgraded:
+    """before: None where the database was empty. backup: of SQLite, where there was something."""
+
+    before: str | None
+    after: str
+    backup: Path | None = None
+
+
+def upgrade(engine: Engine, head: str = HEAD, scripts: Path | None = None) -> Upgraded:
     """Brings the schema to *head*. ConflictError if a newer paramdelta made it.
 
     scripts: the folder of migrations, the package's own if None.
     """
-    if current(engine) != head:
-        retrying(engine, lambda: _upgrade(engine, head, scripts))
+    if current(engine) == head:
+        return Upgraded(head, head)
+    return retrying(engine, lambda: _upgrade(engine, head, scripts))
 
 
-def _upgrade(engine: Engine, head: str, scripts: Path | None) -> None:
+def _upgrade(engine: Engine, head: str, scripts: Path | None) -> Upgraded:
     from alembic import command
 
     config = _config(scripts)
@@ -65,13 +77,15 @@ def _upgrade(engine: Engine, head: str, scripts: Path | None) -> None:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         found = _revision(connection)
         if found == head:
-            return  # another one was here while we waited
+            return Upgraded(head, head)  # another one was here while we waited
+        copy = None
         if found is not None:
             _check_known(config, found, safe_url(engine))
-            backup(engine)
+            copy = backup(engine)
         config.attributes["connection"] = connection
         command.upgrade(config, head)
         _check_references(connection, safe_url(engine))
+    return Upgraded(found, head, copy)
 
 
 @contextmanager
@@ -125,15 +139,25 @@ def backup(engine: Engine) -> Path | None:
     target = Path(f"{database}.{stamp}.bak")
     if target.exists():
         raise UsageError("the backup exists", where=target)
-    done = False
+    part = target.with_name(target.name + ".part")  # half a copy is none, after a kill too
     try:
         with once(engine), engine.execution_options(**BARE).connect() as connection:
-            connection.exec_driver_sql("VACUUM INTO ?", (str(target),))
-        done = True
+            connection.exec_driver_sql("VACUUM INTO ?", (str(part),))
+        _sync(part)
+        part.rename(target)
+        _sync(target.parent)
     finally:
-        if not done:  # half a copy is none
-            target.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
     return target
+
+
+def _sync(path: Path) -> None:
+    """SQLite does not sync what it copies."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _config(scripts: Path | None) -> Config:

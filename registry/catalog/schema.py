@@ -8,7 +8,10 @@ Widths are bytes of UTF-8 (``checks`` holds values to them); what an index holds
 What verdicts and drift come from, the evidence, is large and the same for many: fingerprints and
 sketches lie in tables of their own, each once under its digest, so that a query of thousands of
 deltas reads a few dozen of them. It is only loaded when a statement asks for it. A row of theirs
-that nothing refers to any more stays: it is small, and needed again when its base comes back.
+that nothing refers to any more is collected with the store's garbage.
+
+holders, leases and condemned are what collection and publishers tell each other (``objects``). They
+hold what is on its way in or out, not what is there: that stands in the manifests.
 """
 
 from __future__ import annotations
@@ -47,6 +50,7 @@ TAG_KEY = String(100).with_variant(String(100, collation="C"), "postgresql")
 TAG_VALUE = String(1000)
 LOCATION = String(2000)
 DIGEST = String(71)  # sha256: and 64 hex digits
+STORE_KEY = String(100).with_variant(String(100, collation="C"), "postgresql")
 SHORT_DIGEST = String(16)  # hex digits, where nothing hostile is to be gained by a collision
 # SQLite numbers rows itself only in a column declared INTEGER
 ROW_ID = BigInteger().with_variant(Integer(), "sqlite")
@@ -288,3 +292,35 @@ class ScoreRow(Table):
         UniqueConstraint("model_digest", "task_digest", "metric", "settings_digest"),
         Index(None, "task", "metric"),
     )
+
+
+class HolderRow(Table):
+    """Who is putting objects into the store; gone once it is done.
+
+    expires: seconds since 1970 by this database's clock. origin: its process.
+    """
+
+    __tablename__ = "holders"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    expires: Mapped[float] = mapped_column(Double)
+    origin: Mapped[str] = mapped_column(String(200))
+
+
+class LeaseRow(Table):
+    """An object that is not to be deleted while its holder is there."""
+
+    __tablename__ = "leases"
+
+    holder_id: Mapped[str] = mapped_column(
+        ForeignKey("holders.id", ondelete="CASCADE"), primary_key=True
+    )
+    key: Mapped[str] = mapped_column(STORE_KEY, primary_key=True, index=True)
+
+
+class CondemnedRow(Table):
+    """An object that a collection is about to delete, or was when it was killed."""
+
+    __tablename__ = "condemned"
+
+    key: Mapped[str] = mapped_column(STORE_KEY, primary_key=True)

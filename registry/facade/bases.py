@@ -23,7 +23,7 @@ class Bases(Core):
     def add_base(self, ref: str, name: str | None = None) -> BaseView:
         """Registers a checkpoint; reads it once for its digests and sketch."""
         given = parse_name(name) if name is not None else None
-        return self._publisher.add_base(locate(ref, self.catalog), given)
+        return self._publisher(lambda: self.artifacts).add_base(locate(ref, self.catalog), given)
 
     def bases(self, pattern: str | None = None) -> list[BaseView]:
         return [BaseView(base) for base in self.catalog.list_bases(pattern, evidence=False)]

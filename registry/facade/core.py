@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import getpass
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paramdelta.digest import Digest
-from paramdelta.errors import UntrustedError
+from paramdelta.errors import UntrustedError, UsageError
 from registry.catalog import Catalog
 from registry.config import Settings
 from registry.progress import Progress
@@ -20,6 +20,7 @@ from registry.references import DeltaRef
 if TYPE_CHECKING:
     from paramdelta.manifest import Manifest
     from registry.artifacts import Artifacts
+    from registry.guarding import Holding
     from registry.publishing import Publisher
     from registry.seen import Seen
     from registry.signing.trust import Trust, Voucher
@@ -47,17 +48,21 @@ class Core:
             self._artifacts = Artifacts(open_store(self.settings.store))
         return self._artifacts
 
-    @property
-    def _publisher(self) -> Publisher:
+    def _holding(self) -> Holding:
+        """The store, for who puts a release into it."""
+        from registry.guarding import Holding, own_guard
+
+        return Holding(lambda: self.artifacts, own_guard(self.catalog))
+
+    def _publisher(self, artifacts: Callable[[], Artifacts]) -> Publisher:
         from registry.publishing import Publisher
 
-        settings = self.settings
         return Publisher(
             self.catalog,
-            lambda: self.artifacts,
-            settings.threads,
+            artifacts,
+            self.settings.threads,
             self.progress,
-            settings.registry / "unfinished",
+            self.settings.registry / "unfinished",
         )
 
     @cached_property
@@ -148,6 +153,18 @@ class Core:
         store = self.settings.store
         local = [] if "://" in store else [Path(store)]
         return [self.settings.registry, *local]
+
+
+def other_store(address: str, must_exist: bool = False) -> Artifacts:
+    """A store that is not this registry's own. NotFoundError if it *must_exist*."""
+    from registry.artifacts import Artifacts
+    from registry.stores import open_store
+
+    if "://" not in address and os.path.exists(Path(address) / "catalog.db"):
+        raise UsageError(
+            "a registry's folder, not a store", where=address, remedy=f"say {address}/store"
+        )
+    return Artifacts(open_store(address, must_exist=must_exist))
 
 
 def ref_of(release: Release) -> str:

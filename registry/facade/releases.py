@@ -58,21 +58,23 @@ class Releases(Signing):
         key, told = self._signing_key(sign, passphrase)
         self._watch(name)
         at_base = locate(base, self.catalog)
-        if lora is not None:
-            registered, found = self._publisher.adapter(at_base, lora)
-        else:
-            at_post = locate(post or "", self.catalog)
-            registered, found = self._publisher.checkpoint(at_base, at_post)
-        release, created = release_delta(
-            self.catalog,
-            self.artifacts,
-            name,
-            found,
-            author=author if author is not None else user_name(),
-            description=description,
-            license=license if license is not None else found.manifest.post.license,
-            tags=tags or {},
-        )
+        with self._holding() as holding:
+            publisher = self._publisher(holding.artifacts)
+            if lora is not None:
+                registered, found = publisher.adapter(at_base, lora)
+            else:
+                at_post = locate(post or "", self.catalog)
+                registered, found = publisher.checkpoint(at_base, at_post)
+            release, created = release_delta(
+                self.catalog,
+                holding,
+                name,
+                found,
+                author=author if author is not None else user_name(),
+                description=description,
+                license=license if license is not None else found.manifest.post.license,
+                tags=tags or {},
+            )
         if found.journal is not None:
             found.journal.remove()
         self._watch(name)  # the new version is seen from now on

@@ -5,20 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from paramdelta.errors import InvalidError, UsageError
 from paramdelta.problem import Problem
-from registry.facade.core import Core
+from registry.facade.core import Core, other_store
 from registry.references import parse_delta
 from registry.results import (
     DoctorLine,
     Reindexed,
     VerifyResult,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 class Upkeep(Core):
@@ -38,12 +34,22 @@ class Upkeep(Core):
         return rebuild(self.catalog, self.artifacts, found, self.settings.threads, self.progress)
 
     def verify(
-        self, deltas: Sequence[str] = (), *, all: bool = False, deep: bool = False
+        self,
+        deltas: Sequence[str] = (),
+        *,
+        all: bool = False,
+        deep: bool = False,
+        repair: str | None = None,
     ) -> VerifyResult:
         """Re-hashes releases with everything they need. deep: also decodes every frame.
 
-        With a keyring, every release must be signed by somebody it names.
+        all: every release, and notes on what belongs to none. repair: a second store, from which
+        what is missing or damaged is put right. With a keyring, every release must be signed by
+        somebody it names.
         """
+        from registry.healing import Healer
+        from registry.reach import Reach
+        from registry.strays import find_strays
         from registry.verify import verify_releases
 
         if bool(deltas) == all:
@@ -52,6 +58,9 @@ class Upkeep(Core):
             releases = self.catalog.all_releases()
         else:
             releases = [self._look_up(parse_delta(text)) for text in deltas]
+        healer = None
+        if repair is not None:
+            healer = Healer(self.artifacts, other_store(repair, must_exist=True))
         tally = verify_releases(
             self.artifacts,
             releases,
@@ -59,7 +68,14 @@ class Upkeep(Core):
             threads=self.settings.threads,
             progress=self.progress,
             trust=self._trust,
+            healer=healer,
         )
+        problems = list(tally.problems)
+        if all:
+            reach = Reach(self.catalog, self.artifacts, self.progress)
+            reach.catch_up()
+            if reach.is_whole:  # else the needed cannot be told from the rest
+                problems += find_strays(self.artifacts, reach, deep=deep)
         checked = {
             "releases": tally.releases,
             "manifests": tally.manifests,
@@ -67,7 +83,10 @@ class Upkeep(Core):
             "bytes": tally.nbytes,
             "signatures": tally.signatures,
         }
-        return VerifyResult(checked, tally.problems)
+        if healer is None:
+            return VerifyResult(checked, tuple(problems))
+        mended = tuple(sorted(healer.mended))
+        return VerifyResult(checked, (*problems, *healer.notes), repaired=mended)
 
     def verify_model(self, folder: Path, base: str | None = None) -> VerifyResult:
         """Whether a resolved model is what its ``paramdelta.json`` says, and can be made again."""
@@ -91,6 +110,6 @@ class Upkeep(Core):
                 yield Problem(part.ref, error.message)
 
     def doctor(self) -> list[DoctorLine]:
-        from registry.doctor import examine
+        from registry.doctor import diagnose
 
-        return examine(self.settings, self.catalog)
+        return diagnose(self.settings)

@@ -2,6 +2,7 @@
 
 from registry.results.applying import Applied, AppliedPart, ExportedLora, MethodView, RestoredView
 from registry.results.bases import BaseView
+from registry.results.collecting import Collected, Garbage
 from registry.results.evaluating import (
     Evaluated,
     Evidence,
@@ -24,21 +25,31 @@ from registry.results.releases import EventView, Published, ReleaseDetail, Relea
 from registry.results.reporting import Reported
 from registry.results.signing import Signed
 from registry.results.transferring import MovedRelease, TransferResult
-from registry.results.upkeep import DoctorLine, Reindexed, VerifyResult
+from registry.results.upkeep import (
+    DatabaseState,
+    DatabaseUpgraded,
+    DoctorLine,
+    Reindexed,
+    VerifyResult,
+)
 
 __all__ = [
     "Applied",
     "AppliedPart",
     "BaseView",
     "CheckResult",
+    "Collected",
     "Compared",
     "ComparedPair",
+    "DatabaseState",
+    "DatabaseUpgraded",
     "DoctorLine",
     "DriftRow",
     "Evaluated",
     "EventView",
     "Evidence",
     "ExportedLora",
+    "Garbage",
     "Match",
     "MethodView",
     "MovedRelease",

@@ -17,11 +17,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class MovedRelease:
-    """created: whether the release was not there before."""
+    """created: whether the release was not there before. origin: what it is called where it came
+    from, if that is something else."""
 
     ref: str
     digest: Digest
     created: bool
+    origin: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        found = {"ref": self.ref, "digest": self.digest, "created": self.created}
+        return found | ({"origin": self.origin} if self.origin else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +52,7 @@ class TransferResult:
         return {
             self.verb: [release.ref for release in self.releases],
             "store": self.store,
-            "releases": [
-                {"ref": release.ref, "digest": release.digest, "created": release.created}
-                for release in self.releases
-            ],
+            "releases": [release.to_json() for release in self.releases],
             "blobs_sent": self.blobs_sent,
             "blobs_skipped": self.blobs_skipped,
             "bytes": self.nbytes,

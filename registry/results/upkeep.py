@@ -13,11 +13,12 @@ from registry.results.common import problems_json
 
 @dataclass(frozen=True, slots=True)
 class VerifyResult:
-    """checked: what was looked at, by kind."""
+    """checked: what was looked at, by kind. repaired: keys that were put right."""
 
     checked: Mapping[str, int]
     problems: tuple[Problem, ...]
     content_digest: Digest | None = None
+    repaired: tuple[str, ...] | None = None
 
     @property
     def ok(self) -> bool:
@@ -29,6 +30,8 @@ class VerifyResult:
             "checked": dict(self.checked),
             "problems": problems_json(self.problems),
         }
+        if self.repaired is not None:
+            found["repaired"] = list(self.repaired)
         return found | ({"content_digest": self.content_digest} if self.content_digest else {})
 
 
@@ -53,6 +56,46 @@ class Reindexed:
             "added": self.added,
             "sketches": self.sketches,
             "problems": problems_json(self.problems),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseState:
+    """catalog: its address without secrets. revision: None where it is empty. head: the newest that
+    this version knows."""
+
+    catalog: str
+    revision: str | None
+    head: str
+
+    @property
+    def up_to_date(self) -> bool:
+        return self.revision == self.head
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "catalog": self.catalog,
+            "revision": self.revision,
+            "head": self.head,
+            "up_to_date": self.up_to_date,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseUpgraded:
+    """before: None where it was empty. backup: the copy of an SQLite catalog that was made."""
+
+    catalog: str
+    before: str | None
+    after: str
+    backup: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "catalog": self.catalog,
+            "before": self.before,
+            "revision": self.after,
+            "backup": self.backup,
         }
 
 

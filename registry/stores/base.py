@@ -101,6 +101,26 @@ class HasCard(Protocol):
     def write_card(self, text: str) -> None: ...
 
 
+@runtime_checkable
+class KeepsHistory(Protocol):
+    """A store where what is deleted stays, and which cannot say how old an object is.
+
+    Collection has nothing to gain there, and refuses it.
+    """
+
+    @property
+    def keeps_history(self) -> str:
+        """Why, as a part of a sentence."""
+
+
+@runtime_checkable
+class HasLeavings(Protocol):
+    """A store in which killed processes may leave what is no object."""
+
+    def sweep(self, now: float) -> int:
+        """Removes what was left long before *now*, by the store's clock; says how many."""
+
+
 def is_key(key: str) -> bool:
     return bool(_KEY.fullmatch(key)) and len(key) <= MAX_STORE_KEY
 

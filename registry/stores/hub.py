@@ -82,6 +82,8 @@ class HubStore:
         self._waiting_bytes = 0
         self._exists = False
 
+    keeps_history = "Git keeps what is deleted, and a file's age would take a request each"
+
     # -- reading --------------------------------------------------------------------------
 
     def open(self, key: str) -> BinaryIO:

@@ -10,7 +10,6 @@ import errno
 import os
 import secrets
 import stat
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -115,13 +114,13 @@ class LocalStore:
     def flush(self) -> None:
         """Nothing waits: every commit was synced."""
 
-    def sweep(self) -> int:
+    def sweep(self, now: float) -> int:
         """Removes temporary files that a killed process left long ago; says how many."""
         count = 0
         with _errors(self.root):
             for left in (self.root / TEMPORARY).iterdir():
                 with contextlib.suppress(FileNotFoundError):
-                    if time.time() - left.stat().st_mtime > STALE_SECONDS:
+                    if now - left.stat().st_mtime > STALE_SECONDS:
                         left.unlink()
                         count += 1
         return count

@@ -38,6 +38,7 @@ from paramdelta.errors import (
 from registry.catalog import Catalog, SealedRelease, failures, migrate
 from registry.catalog import engine as engine_module
 from registry.catalog.engine import open_engine, reading
+from registry.catalog.objects import UnseenError
 from registry.catalog.schema import Table
 from registry.catalog.scores import Wanted
 from registry.records import Base, DeltaSummary, MadeModel, RecipeDelta, Score
@@ -758,6 +759,66 @@ def test_a_catalog_of_the_first_schema_keeps_everything_and_each_thing_once(url:
     with pytest.raises(sa.exc.IntegrityError), catalog._engine.begin() as connection:
         connection.execute(sa.text("DELETE FROM manifests WHERE id = 250"))
     catalog.close()
+
+
+def test_four_who_upgrade_an_old_catalog_at_once_do_it_once(url: str, tmp_path: Path) -> None:
+    fill_0001(url)
+    done: list[migrate.Upgraded] = []
+
+    def work(i: int) -> None:
+        catalog = Catalog.as_is(url)
+        done.append(catalog.upgrade())
+        catalog.close()
+
+    at_once(4, work)
+    assert sorted(str(one.before) for one in done) == ["0001", *[migrate.HEAD] * 3]
+    copies = list(tmp_path.glob("catalog.db.*"))
+    assert [c for c in copies if c.suffix == ".bak"] == [o.backup for o in done if o.backup]
+    assert not [c for c in copies if c.suffix == ".part"]
+    catalog = Catalog.open(url)
+    assert len(catalog.all_releases()) == 250
+    catalog.close()
+
+
+def test_a_condemned_object_that_is_leased_is_not_erased(catalog: Catalog) -> None:
+    """However it came to be both."""
+    held = catalog.objects
+    held.enter("someone", "unknown")
+    held.hold("someone", ["blobs/00/a"])
+    with catalog._engine.begin() as connection:
+        connection.execute(sa.text("INSERT INTO condemned VALUES ('blobs/00/a')"))
+    assert held.condemn(["blobs/00/a", "blobs/00/b"], 0) == {"blobs/00/b"}
+    gone: set[str] = set()
+    assert held.erase(["blobs/00/a", "blobs/00/b"], 0, gone.update) == gone == {"blobs/00/b"}
+    held.hold("someone", ["blobs/00/a"])
+    assert held.condemned() == set()
+
+
+def test_a_deletion_that_fails_leaves_it_condemned(catalog: Catalog) -> None:
+    held = catalog.objects
+    held.condemn(["blobs/00/a"], 0)
+
+    def fail(keys: set[str]) -> None:
+        raise StorageError("no")
+
+    with pytest.raises(StorageError):
+        held.erase(["blobs/00/a"], 0, fail)
+    assert held.condemned() == {"blobs/00/a"}
+    assert held.erase(["blobs/00/a"], 0, lambda keys: None) == {"blobs/00/a"}
+
+
+def test_a_manifest_that_the_collection_has_not_seen_stops_its_step(catalog: Catalog) -> None:
+    held = catalog.objects
+    newest = held.newer(0).newest
+    publish(catalog, "chat", summary(1))
+    with pytest.raises(UnseenError):
+        held.condemn(["blobs/00/a"], newest)
+    seen = held.newer(newest)
+    assert seen.digests == (digest(1),)
+    held.condemn(["blobs/00/a"], seen.newest)
+    publish(catalog, "chat", summary(2))
+    with pytest.raises(UnseenError):
+        held.erase(["blobs/00/a"], seen.newest, lambda keys: pytest.fail("too early"))
 
 
 def test_an_upgrade_that_would_lose_references_changes_nothing(tmp_path: Path) -> None:

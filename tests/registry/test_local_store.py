@@ -169,5 +169,5 @@ def test_old_temporary_files_are_swept(store: LocalStore) -> None:
     new.write_text("")
     past = time.time() - 2 * local.STALE_SECONDS
     os.utime(old, (past, past))
-    assert store.sweep() == 1
+    assert store.sweep(time.time()) == 1
     assert new.exists()

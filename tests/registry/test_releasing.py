@@ -48,6 +48,41 @@ def test_another_publish_after_a_lost_row_adopts_the_record_and_comes_next(tmp_p
         assert registry.verify(all=True, deep=True).ok
 
 
+def test_a_lost_catalog_reuses_no_number_and_none_between(tmp_path: Path) -> None:
+    """chat@1, @2 and @4 lie in the store; a publish with an empty catalog makes @5."""
+    base, post, _ = family(tmp_path)
+    posts = [write_checkpoint(tmp_path / f"p{i}", changed(llama_like(1), i)) for i in (7, 8, 9)]
+    with open_registry(tmp_path / "other") as other:
+        for each in (post, *posts[:2], base):
+            other.publish("chat", str(base), str(each))
+        refs = ["chat@1", "chat@2", "chat@4"]
+        other.push(refs, str(tmp_path / "shared"))
+    with open_registry(tmp_path) as registry:
+        registry.pull(refs, str(tmp_path / "shared"))
+        before = {r.version: r for r in registry.catalog.all_releases()}
+    without_catalog(tmp_path)
+    with open_registry(tmp_path) as registry:
+        made = registry.publish("chat", str(base), str(posts[2])).release
+        assert made.version == 5
+        assert registry.catalog.get_release("chat") == made
+        after = {r.version: r for r in registry.catalog.all_releases()}
+        assert set(after) == {1, 2, 4, 5} and before.items() <= after.items()
+        assert registry.verify(all=True).ok
+
+
+def test_a_lost_catalog_finds_the_same_content_behind_a_gap(tmp_path: Path) -> None:
+    base, post, _ = family(tmp_path)
+    other = write_checkpoint(tmp_path / "p", changed(llama_like(1), 7))
+    with open_registry(tmp_path / "other") as registry:
+        registry.publish("chat", str(base), str(post))
+        registry.publish("chat", str(base), str(other))
+        registry.push(["chat@2"], str(tmp_path / "registry" / "store"))
+    with open_registry(tmp_path) as registry:
+        again = registry.publish("chat", str(base), str(other))
+        assert (again.created, again.release.version) == (False, 2)
+        assert registry.publish("chat", str(base), str(post)).release.version == 3
+
+
 def test_a_lost_store_is_filled_again_by_publishing(tmp_path: Path) -> None:
     base, post, _ = family(tmp_path)
     with open_registry(tmp_path) as registry:

@@ -11,6 +11,8 @@ from support.checkpoints import changed, llama_like, write_checkpoint
 from support.registries import family, open_registry
 
 import cli
+from registry.catalog import migrate
+from registry.catalog.engine import open_engine
 
 
 @pytest.fixture
@@ -83,5 +85,40 @@ def test_a_record_that_cannot_be_read_is_told(shell, tmp_path: Path) -> None:
 
 
 def test_the_database_tells_its_revision_and_is_copied(shell) -> None:
-    assert shell("db", "current")["revision"] == shell("db", "upgrade")["revision"]
+    found = shell("db", "current")
+    assert found["up_to_date"] and found["revision"] == found["head"]
+    assert shell("db", "upgrade") | {"backup": None} == {
+        "catalog": found["catalog"],
+        "before": found["head"],
+        "revision": found["head"],
+        "backup": None,
+    }
     assert Path(shell("db", "backup")["backup"]).is_file()
+
+
+def test_an_older_catalog_is_told_and_upgraded_on_demand(shell, tmp_path: Path) -> None:
+    folder = tmp_path / "old"
+    folder.mkdir()
+    engine = open_engine(f"sqlite:///{folder / 'catalog.db'}")
+    migrate.upgrade(engine, "0001")
+    engine.dispose()
+    where = ("--catalog", f"sqlite:///{folder / 'catalog.db'}")
+    for _ in range(2):  # to look changes nothing
+        found = shell(*where, "db", "current")
+        assert (found["revision"], found["up_to_date"]) == ("0001", False)
+    copy = shell(*where, "db", "backup")["backup"]
+    done = shell(*where, "db", "upgrade")
+    assert (done["before"], done["revision"]) == ("0001", migrate.HEAD)
+    assert {path.name for path in folder.glob("*.bak")} == {
+        Path(copy).name,
+        Path(done["backup"]).name,
+    }
+    old = ("--catalog", f"sqlite:///{done['backup']}")
+    assert shell(*old, "db", "current")["revision"] == "0001"
+
+
+def test_looking_at_a_catalog_that_is_not_there_makes_none(shell, tmp_path: Path) -> None:
+    where = ("--catalog", f"sqlite:///{tmp_path / 'none' / 'catalog.db'}")
+    assert shell(*where, "db", "current")["revision"] is None
+    shell(*where, "db", "backup", code=4)
+    assert not (tmp_path / "none").exists()

@@ -1,0 +1,310 @@
+"""Who puts objects into the store, and what is being deleted. The store itself is not known.
+
+The protocol (docs/adr/0020): who publishes leases an object before looking whether it is there, and
+the transaction that adds the release checks that all leases still stand. A collection condemns what
+nobody refers to and nobody leases, looks again, and deletes. Steps of publishers exclude steps of
+collections: on PostgreSQL by an advisory lock, on SQLite because one writes at a time. So each step
+is whole: a collection sees a lease, or the lease is taken after the deletion.
+
+A lease is as good as its holder's row, which goes when a collection finds its time up, or its
+process dead. Times are the database's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Delete, Engine, Select, Update, delete, func, insert, select, text, update
+from sqlalchemy.orm import Session
+
+from paramdelta.errors import ConflictError
+from registry.catalog.engine import reading, writing
+from registry.catalog.light import chunks
+from registry.catalog.schema import (
+    BaseRow,
+    CondemnedRow,
+    FingerprintRow,
+    HolderRow,
+    LeaseRow,
+    ManifestRow,
+    SketchRow,
+)
+
+LEASE_SECONDS = 36 * 3600.0  # from the last time that its holder was heard of
+_LOCK = 0x70617264656763  # of PostgreSQL's advisory locks: ours
+_CLOCK = {
+    "sqlite": "SELECT (julianday('now') - 2440587.5) * 86400.0",
+    "postgresql": "SELECT extract(epoch FROM clock_timestamp())",
+}
+_EVIDENCE: tuple[tuple[Any, tuple[Any, ...]], ...] = (
+    (
+        FingerprintRow,
+        (BaseRow.fingerprint_id, ManifestRow.base_fingerprint_id, ManifestRow.post_fingerprint_id),
+    ),
+    (SketchRow, (BaseRow.sketch_id, ManifestRow.sketch_id, ManifestRow.base_sketch_id)),
+)
+
+
+class LeaseLostError(ConflictError):
+    """The holder was not heard of for too long, and a collection went ahead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a release needs of the store, leased by *holder*."""
+
+    holder: str
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Manifests that the catalog refers to, up to the row *newest*."""
+
+    newest: int
+    digests: tuple[str, ...]
+
+
+class UnseenError(Exception):
+    """There are manifests that the collection has not looked into: look, then step again."""
+
+
+class Objects:
+    """``Catalog.objects``."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def clock(self) -> float:
+        """Seconds since 1970, by the database."""
+        with reading(self._engine) as session:
+            return _clock(session)
+
+    # -- publishers -----------------------------------------------------------------------
+
+    def enter(self, holder: str, origin: str) -> None:
+        """Begins to hold, or begins again. origin: names the process, for ``expire``."""
+
+        def work(session: Session) -> None:
+            publishing(session)
+            expires = _clock(session) + LEASE_SECONDS
+            if not _touch(session, holder, expires):
+                session.add(HolderRow(id=holder, expires=expires, origin=origin))
+
+        writing(self._engine, work)
+
+    def hold(self, holder: str, keys: Iterable[str]) -> None:
+        """Leases *keys*; what of them was condemned is so no more. LeaseLostError."""
+        wanted = sorted(set(keys))  # sorted: two who lease the same do not wait in a circle
+
+        def work(session: Session) -> None:
+            publishing(session)
+            if not _touch(session, holder, _clock(session) + LEASE_SECONDS):
+                raise _lost()
+            for some in chunks(wanted):
+                session.execute(delete(CondemnedRow).where(CondemnedRow.key.in_(some)))
+                held = set(session.scalars(_leases(holder, some)))
+                rows = [{"holder_id": holder, "key": key} for key in some if key not in held]
+                if rows:
+                    session.execute(insert(LeaseRow), rows)
+
+        writing(self._engine, work)
+
+    def leave(self, holder: str) -> None:
+        """Ends all leases of *holder*."""
+
+        def work(session: Session) -> None:
+            session.execute(delete(HolderRow).where(HolderRow.id == holder))
+
+        writing(self._engine, work)
+
+    # -- collections ----------------------------------------------------------------------
+
+    def newer(self, than: int) -> Snapshot:
+        """What came after the row *than*. Taken while no release is being added: later ones have
+        higher rows."""
+
+        def work(session: Session) -> Snapshot:
+            collecting(session)
+            of = select(ManifestRow.id, ManifestRow.digest).where(ManifestRow.id > than)
+            rows = session.execute(of).all()
+            return Snapshot(max((r[0] for r in rows), default=than), tuple(r[1] for r in rows))
+
+        return writing(self._engine, work)
+
+    def expire(self, dead: Callable[[str], bool]) -> int:
+        """Ends the leases of holders whose time is up, or whose origin is *dead*; how many."""
+
+        def work(session: Session) -> int:
+            collecting(session)
+            old = _rows(session, delete(HolderRow).where(HolderRow.expires < _clock(session)))
+            origins = session.execute(select(HolderRow.id, HolderRow.origin)).all()
+            for some in chunks(row[0] for row in origins if dead(row[1])):
+                old += _rows(session, delete(HolderRow).where(HolderRow.id.in_(some)))
+            return old
+
+        return writing(self._engine, work)
+
+    def holders(self) -> int:
+        with reading(self._engine) as session:
+            return session.scalar(select(func.count()).select_from(HolderRow)) or 0
+
+    def leased(self, keys: Iterable[str]) -> set[str]:
+        """Those of *keys* that somebody leases."""
+        with reading(self._engine) as session:
+            return _leased(session, keys)
+
+    def condemned(self) -> set[str]:
+        """What is condemned: a collection is at work, or one was killed."""
+        with reading(self._engine) as session:
+            return set(session.scalars(select(CondemnedRow.key)))
+
+    def condemn(self, keys: Sequence[str], newest: int) -> set[str]:
+        """Condemns those of *keys* that nobody leases; which. None of them is referred to by a
+        manifest up to the row *newest*; UnseenError where there are newer ones."""
+
+        def work(session: Session) -> set[str]:
+            collecting(session)
+            _refuse_unseen(session, newest)
+            free = set(keys) - _leased(session, keys)
+            known: set[str] = set()
+            for some in chunks(free):
+                of = select(CondemnedRow.key).where(CondemnedRow.key.in_(some))
+                known |= set(session.scalars(of))
+            if rows := [{"key": key} for key in sorted(free - known)]:
+                session.execute(insert(CondemnedRow), rows)
+            return free
+
+        return writing(self._engine, work)
+
+    def erase(
+        self, keys: Sequence[str], newest: int, unlink: Callable[[set[str]], None]
+    ) -> set[str]:
+        """Looks again, and deletes those of *keys* that are still condemned and still free; which.
+
+        unlink: deletes from the store; run again where the database asks for it. Nobody can lease
+        while it runs, so it is given few. A crash in it leaves them condemned. UnseenError.
+        """
+
+        def work(session: Session) -> set[str]:
+            collecting(session)
+            _refuse_unseen(session, newest)
+            doomed: set[str] = set()
+            for some in chunks(keys):
+                of = select(CondemnedRow.key).where(CondemnedRow.key.in_(some))
+                doomed |= set(session.scalars(of))
+            doomed -= _leased(session, doomed)
+            if doomed:
+                unlink(doomed)
+            _absolve(session, doomed)
+            return doomed
+
+        return writing(self._engine, work)
+
+    def absolve(self, keys: Collection[str]) -> None:
+        """They are condemned no more: something refers to them after all."""
+
+        def work(session: Session) -> None:
+            collecting(session)
+            _absolve(session, keys)
+
+        if keys:
+            writing(self._engine, work)
+
+    def count_idle_evidence(self) -> int:
+        """Fingerprints and sketches that no base and no manifest refers to."""
+        with reading(self._engine) as session:
+            return sum(
+                session.scalar(select(func.count()).where(*_idle(table, columns))) or 0
+                for table, columns in _EVIDENCE
+            )
+
+    def erase_idle_evidence(self) -> int:
+        """Deletes them; how many. The newest row of a table stays: SQLite would give its number to
+        the next one, and readers keep what they read by its number."""
+
+        def work(session: Session) -> int:
+            collecting(session)
+            return sum(
+                _rows(session, delete(table).where(*_idle(table, columns)))
+                for table, columns in _EVIDENCE
+            )
+
+        return writing(self._engine, work)
+
+
+def publishing(session: Session) -> None:
+    """Until this transaction ends no collection takes a step. To be asked for first."""
+    _lock(session, "pg_advisory_xact_lock_shared")
+
+
+def collecting(session: Session) -> None:
+    """Until this transaction ends no publisher takes a step. To be asked for first."""
+    _lock(session, "pg_advisory_xact_lock")
+
+
+def check(session: Session, claim: Claim) -> None:
+    """In the transaction that adds a release: LeaseLostError unless every lease stands."""
+    if not _touch(session, claim.holder, _clock(session) + LEASE_SECONDS):
+        raise _lost()
+    for some in chunks(claim.keys):
+        if set(some) - set(session.scalars(_leases(claim.holder, some))):
+            raise _lost()
+
+
+def _lock(session: Session, function: str) -> None:
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text(f"SELECT {function}(:key)"), {"key": _LOCK})
+
+
+def _clock(session: Session) -> float:
+    now: Any = session.scalar(text(_CLOCK[session.get_bind().dialect.name]))
+    return float(now)
+
+
+def _touch(session: Session, holder: str, expires: float) -> bool:
+    """Whether the holder is there; it is heard of now."""
+    heard = update(HolderRow).where(HolderRow.id == holder).values(expires=expires)
+    return _rows(session, heard) == 1
+
+
+def _rows(session: Session, statement: Delete | Update) -> int:
+    """How many it changed."""
+    done = session.connection().execute(statement)
+    return int(done.rowcount)
+
+
+def _leases(holder: str, keys: Sequence[str]) -> Select[Any]:
+    return select(LeaseRow.key).where(LeaseRow.holder_id == holder, LeaseRow.key.in_(keys))
+
+
+def _leased(session: Session, keys: Iterable[str]) -> set[str]:
+    found: set[str] = set()
+    for some in chunks(keys):
+        found |= set(session.scalars(select(LeaseRow.key).where(LeaseRow.key.in_(some))))
+    return found
+
+
+def _absolve(session: Session, keys: Iterable[str]) -> None:
+    for some in chunks(keys):
+        session.execute(delete(CondemnedRow).where(CondemnedRow.key.in_(some)))
+
+
+def _refuse_unseen(session: Session, newest: int) -> None:
+    if (session.scalar(select(func.max(ManifestRow.id))) or 0) > newest:
+        raise UnseenError
+
+
+def _idle(table: Any, columns: Sequence[Any]) -> list[Any]:
+    newest = select(func.max(table.id)).scalar_subquery()
+    used = [table.id.not_in(select(c).where(c.is_not(None))) for c in columns]
+    return [table.id < newest, *used]
+
+
+def _lost() -> LeaseLostError:
+    return LeaseLostError(
+        "this publisher was not heard of for so long that a collection went ahead",
+        remedy="run the command again: it goes on with what is there",
+    )
