@@ -5,6 +5,7 @@ A catalog that is up to date is only read, and Alembic is not even imported.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Engine, inspect, text
 
+from paramdelta.durable import sync_file, sync_folder
 from paramdelta.errors import ConflictError, StorageError, UsageError
 from registry.catalog.engine import BARE, READS
 from registry.catalog.failures import once, retrying, safe_url
@@ -123,17 +125,28 @@ def backup(engine: Engine) -> Path | None:
         return None
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
     target = Path(f"{database}.{stamp}.bak")
-    if target.exists():
+    partial = target.with_suffix(".partial")
+    if target.exists() or partial.exists():
         raise UsageError("the backup exists", where=target)
-    done = False
     try:
         with once(engine), engine.execution_options(**BARE).connect() as connection:
-            connection.exec_driver_sql("VACUUM INTO ?", (str(target),))
-        done = True
+            connection.exec_driver_sql("VACUUM INTO ?", (str(partial),))
+        # https://sqlite.org/lang_vacuum.html: SQLite does not sync what VACUUM INTO wrote
+        with _storage(target):
+            sync_file(partial)
+            partial.rename(target)
+            sync_folder(target.parent)
     finally:
-        if not done:  # half a copy is none
-            target.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)  # half a copy is none
     return target
+
+
+@contextmanager
+def _storage(where: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(os.strerror(error.errno or 0), where=where) from error
 
 
 def _config(scripts: Path | None) -> Config:
