@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from paramdelta.durable import make_folders, sync_folder
 from paramdelta.errors import (
     Cancelled,
     ConflictError,
@@ -145,7 +146,7 @@ class FolderWriter:
         self._names = PathNames()
         self._committed = False
         with storage_errors(self.final.parent):
-            self._parents = _make_parents(self.final.parent)
+            self._parents = make_folders(self.final.parent)
             sweep(self.final, key)
         self._key, self._shared, self._left = key, shared, False
         _check_final(self.final, replace)
@@ -198,8 +199,7 @@ class FolderWriter:
             else:
                 rename_noreplace(self.path, self.final)
             self._committed = True
-            for folder in (self.final, *self._parents):
-                sync_folder(folder.parent)
+            sync_folder(self.final.parent)
 
     def sync(self) -> None:
         """Every file that this process has written to is on disk when it returns."""
@@ -293,15 +293,6 @@ def storage_errors(path: Path, needed: int | None = None) -> Iterator[None]:
         raise StorageError(reason, where=path, remedy=remedy) from error
 
 
-def sync_folder(folder: Path) -> None:
-    """fsync of a directory, so that the names in it survive a power loss."""
-    fd = os.open(folder, _FOLDER)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def rename_noreplace(source: Path, target: Path) -> None:
     """Renames; ConflictError if *target* exists, even as an empty folder."""
     try:
@@ -356,20 +347,6 @@ def _allocate(fd: int, size: int) -> None:
             if error.errno not in _NOT_SUPPORTED:
                 raise
     os.ftruncate(fd, size)
-
-
-def _make_parents(folder: Path) -> list[Path]:
-    """Makes *folder*; returns those that were made, the outermost first."""
-    made: list[Path] = []
-    try:
-        folder.mkdir()
-        made.append(folder)
-    except FileNotFoundError:
-        made = [*_make_parents(folder.parent), *_make_parents(folder)]
-    except FileExistsError:
-        if not folder.is_dir():
-            raise NotADirectoryError(str(folder)) from None
-    return made
 
 
 def _open_source(path: Path) -> int:

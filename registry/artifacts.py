@@ -311,7 +311,7 @@ class BlobWriter:
         self._staged.write(data)
 
     def commit(self) -> tuple[Digest, int]:
-        """(digest, size) of the blob, which is durable now."""
+        """(digest, size) of the blob, which is durable with the next manifest or release."""
         assert self._staged is not None
         digest, size = self._hasher.digest, self._hasher.size
         key = blob_key(digest)

@@ -1,4 +1,8 @@
-"""The release record: ``name@version`` → manifest, author, time. Written once, never changed."""
+"""The release record: ``name@version`` → manifest, author, time. Written once, never changed.
+
+It is the one object that does not lie under its own digest, so it holds its check: the digest of
+everything else in it. Records of older writers have none, and are read all the same.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from paramdelta import strict_json
-from paramdelta.digest import Digest, canonical_json, parse_digest, reproduces
-from paramdelta.errors import InvalidError
+from paramdelta.digest import Digest, canonical_json, digest_of, parse_digest, reproduces
+from paramdelta.errors import CorruptError, InvalidError
 from paramdelta.limits import MAX_RELEASE_BYTES
 from registry.records import Release
 
@@ -34,26 +38,35 @@ class ReleaseRecord:
     tags: Mapping[str, str]
 
     def to_bytes(self) -> bytes:
-        return canonical_json(
-            {
-                "format": FORMAT,
-                "kind": KIND,
-                "name": self.name,
-                "version": self.version,
-                "manifest": self.manifest,
-                "author": self.author,
-                "time": self.time.astimezone(UTC).strftime(TIME),
-                "description": self.description,
-                "license": self.license,
-                "tags": dict(self.tags),
-            }
-        )
+        return canonical_json(self._content() | {"check": self._check()})
+
+    def _old_bytes(self) -> bytes:
+        return canonical_json(self._content())
+
+    def _check(self) -> Digest:
+        return digest_of(self._old_bytes())
+
+    def _content(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "kind": KIND,
+            "name": self.name,
+            "version": self.version,
+            "manifest": self.manifest,
+            "author": self.author,
+            "time": self.time.astimezone(UTC).strftime(TIME),
+            "description": self.description,
+            "license": self.license,
+            "tags": dict(self.tags),
+        }
 
     @classmethod
     def from_bytes(cls, data: bytes, where: object) -> ReleaseRecord:
-        """The record, or InvalidError: the schema is closed and the bytes are canonical."""
+        """The record, or InvalidError: the schema is closed and the bytes are canonical.
+
+        CorruptError where it is not what its check says."""
         value = strict_json.loads(data, where, MAX_RELEASE_BYTES)
-        if not isinstance(value, dict) or set(value) != _FIELDS:
+        if not isinstance(value, dict) or set(value) | {"check"} != _FIELDS | {"check"}:
             raise InvalidError("not a release record", where=where)
         if value["format"] != FORMAT or value["kind"] != KIND:
             raise InvalidError(
@@ -72,9 +85,16 @@ class ReleaseRecord:
             license=_license(value["license"], where),
             tags=_tags(value["tags"], where),
         )
-        if not reproduces(found.to_bytes, data):
+        checked = "check" in value
+        if checked and not reproduces(lambda: found._check().encode(), _text(value["check"])):
+            raise CorruptError("the record's content is not what its check says", where=where)
+        if not reproduces(found.to_bytes if checked else found._old_bytes, data):
             raise InvalidError("the release record's bytes are not canonical", where=where)
         return found
+
+
+def _text(value: Any) -> bytes:
+    return value.encode(errors="replace") if type(value) is str else b""
 
 
 def _time(text: str, where: object) -> datetime:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -15,11 +17,13 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from paramdelta.errors import UnreachableError, UsageError
+from paramdelta.durable import make_folders
+from paramdelta.errors import StorageError, UnreachableError, UsageError
 from registry.catalog.failures import once, retrying
 
 BUSY_SECONDS = 30
 CONNECT_SECONDS = 10
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 FORMS = "write sqlite:///FILE or postgresql://USER@HOST/DATABASE"
 
 # How SQLite begins. IMMEDIATE: a reader that later writes could not be upgraded without losing
@@ -51,10 +55,14 @@ def _sqlite(url: URL) -> Engine:
             "an SQLite catalog takes no options", where=url.database or "", remedy=FORMS
         )
     if url.database and url.database != ":memory:":
-        folder = Path(url.database).parent
+        folder = Path(os.path.abspath(url.database)).parent
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            if not os.path.exists(url.database):  # SQLite syncs the file's own name
+                make_folders(folder)
         except OSError as error:
+            if error.errno in _DISK:
+                remedy = "free some space" if error.errno != errno.EIO else ""
+                raise StorageError(str(error.strerror), where=folder, remedy=remedy) from error
             raise UnreachableError(
                 f"cannot make the registry's folder: {error.strerror}",
                 where=folder,

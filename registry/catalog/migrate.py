@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Engine, inspect, text
 
+from paramdelta.durable import sync_file, sync_folder
 from paramdelta.errors import ConflictError, StorageError, UsageError
 from registry.catalog.engine import BARE, READS
 from registry.catalog.failures import once, retrying, safe_url
@@ -137,27 +138,28 @@ def backup(engine: Engine) -> Path | None:
         return None
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
     target = Path(f"{database}.{stamp}.bak")
-    if target.exists():
+    partial = target.with_suffix(".partial")
+    if target.exists() or partial.exists():
         raise UsageError("the backup exists", where=target)
-    part = target.with_name(target.name + ".part")  # half a copy is none, after a kill too
     try:
         with once(engine), engine.execution_options(**BARE).connect() as connection:
-            connection.exec_driver_sql("VACUUM INTO ?", (str(part),))
-        _sync(part)
-        part.rename(target)
-        _sync(target.parent)
+            connection.exec_driver_sql("VACUUM INTO ?", (str(partial),))
+        # https://sqlite.org/lang_vacuum.html: SQLite does not sync what VACUUM INTO wrote
+        with _storage(target):
+            sync_file(partial)
+            partial.rename(target)
+            sync_folder(target.parent)
     finally:
-        part.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)  # half a copy is none
     return target
 
 
-def _sync(path: Path) -> None:
-    """SQLite does not sync what it copies."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+@contextmanager
+def _storage(where: Path) -> Iterator[None]:
     try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        yield
+    except OSError as error:
+        raise StorageError(os.strerror(error.errno or 0), where=where) from error
 
 
 def _config(scripts: Path | None) -> Config:

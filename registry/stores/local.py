@@ -1,5 +1,7 @@
 """A folder as a store. A file is written once: temp file → fsync → link without replace → fsync.
 
+Folders are synced together, by the next ``create`` or ``flush``: once each, not once an object.
+
 Works on shared folders: nothing relies on locks, and a name is taken by link(2), which is atomic.
 """
 
@@ -10,11 +12,13 @@ import errno
 import os
 import secrets
 import stat
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
+from paramdelta.durable import make_folders, sync_folder
 from paramdelta.errors import InvalidError, NotFoundError, StorageError, UnreachableError
 from registry.stores.base import Stat, check_key, is_key
 
@@ -39,20 +43,28 @@ class LocalStore:
         if must_exist and not os.path.isdir(self.root):
             raise NotFoundError("no store there", where=self.root)
         with _errors(self.root):
-            _make_folders(self.root / TEMPORARY)
+            make_folders(self.root / TEMPORARY)
         if (self.root / TEMPORARY).is_symlink():
             raise InvalidError("a link where a folder of the store should be", where=self.root)
+        self._lock = threading.Lock()
+        self._waiting: set[Path] = set()  # folders with names that may not have been synced
 
     @property
     def url(self) -> str:
         return str(self.root)
 
     def create(self, key: str, data: bytes) -> bool:
-        if self._path(key).exists():
-            return False
-        with self.stage() as staged:
-            staged.write(data)
-            return staged.commit(key)
+        path = self._path(key)
+        created = False
+        if path.exists():
+            self._lean_on(path)
+        else:
+            self.flush()
+            with self.stage() as staged:
+                staged.write(data)
+                created = staged.commit(key)
+        self.flush()
+        return created
 
     def stage(self) -> _StagedFile:
         return _StagedFile(self)
@@ -70,6 +82,7 @@ class LocalStore:
         if not stat.S_ISREG(os.fstat(fd).st_mode):  # O_NONBLOCK: a pipe was opened without waiting
             os.close(fd)
             raise InvalidError("no regular file where an object should be", where=path)
+        self._lean_on(path)
         return os.fdopen(fd, "rb", buffering=0)
 
     def read(self, key: str, max_bytes: int) -> bytes:
@@ -92,7 +105,10 @@ class LocalStore:
         return Stat(key, status.st_size, status.st_mtime)
 
     def stat_many(self, keys: Iterable[str]) -> dict[str, Stat]:
-        return {key: found for key in keys if (found := self.stat(key))}
+        there = {key: found for key in keys if (found := self.stat(key))}
+        for key in there:
+            self._lean_on(self._path(key))
+        return there
 
     def list(self, prefix: str) -> Iterator[Stat]:
         folder = self.root / (prefix.rpartition("/")[0] if "/" in prefix else "")
@@ -109,10 +125,27 @@ class LocalStore:
         path = self._path(key)
         with _errors(path), contextlib.suppress(FileNotFoundError):
             path.unlink()
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
 
     def flush(self) -> None:
-        """Nothing waits: every commit was synced."""
+        """Syncs the folders of what was made or found here: who made it may have been killed."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, set()
+        try:
+            for folder in sorted(waiting):
+                with _errors(folder):
+                    sync_folder(folder)
+        except StorageError:
+            with self._lock:
+                self._waiting |= waiting
+            raise
+
+    def _lean_on(self, path: Path) -> None:
+        """*path* is there, whoever made it: its name and those of its folders are synced next."""
+        with self._lock:
+            while path != self.root:
+                path = path.parent
+                self._waiting.add(path)
 
     def sweep(self, now: float) -> int:
         """Removes temporary files that a killed process left long ago; says how many."""
@@ -162,13 +195,14 @@ class _StagedFile:
         target = self._store._path(key)
         with _errors(target):
             os.fsync(self._fd)
-            _make_folders(target.parent)
+            target.parent.mkdir(parents=True, exist_ok=True)
             if replace:
                 self._path.replace(target)
-            elif not self._link(target):
-                return False
-            _sync_folder(target.parent)
-        return True
+                created = True
+            else:
+                created = self._link(target)
+            self._store._lean_on(target)
+        return created
 
     def _link(self, target: Path) -> bool:
         """Gives the file its name unless the name is taken."""
@@ -201,25 +235,6 @@ class _StagedFile:
         os.close(self._fd)
         with contextlib.suppress(OSError):
             self._path.unlink()
-
-
-def _make_folders(folder: Path) -> None:
-    """mkdir -p, each new name synced into its parent."""
-    missing = []
-    while not folder.is_dir():
-        missing.append(folder)
-        folder = folder.parent
-    for made in reversed(missing):
-        made.mkdir(exist_ok=True)
-        _sync_folder(made.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 @contextlib.contextmanager

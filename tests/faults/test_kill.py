@@ -1,23 +1,28 @@
 """Invariants 2, 3 and 7: kill −9 at every write, sync, rename and link; nothing half is ever seen.
 
-Two sweeps: one counts Python's own calls of ``os`` and runs everywhere; the other lets strace count
-system calls, those of SQLite and of the C library too. Each goes on until the command ends by
-itself, and must have killed at least once.
+Two sweeps: one counts Python's own calls of ``os`` and statements of the database, and runs
+everywhere; the other lets strace count system calls, those of SQLite and of the C library too. Each
+goes on until the command ends by itself, and must have killed at least once.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from support import kill_server
 from support.checkpoints import tensor, write_checkpoint
+from support.fault_cases import CASES, Models, essence
+from support.kill_server import KillServer
 from support.registries import files_of, journalled_pair, open_registry
 
 from registry import tensor_jobs
@@ -27,31 +32,60 @@ from registry.registry import Registry
 
 MOST = 2000  # calls of one kind; no command here makes as many
 
-# counts calls of os functions and kills this process at the N-th, before it is made
-KILLER = """
-import os, signal, sys
-name, at = os.environ["KILL_AT"].split(":")
-real, left = getattr(os, name), [int(at)]
-def call(*a, **k):
-    left[0] -= 1
-    if left[0] == 0: os.kill(os.getpid(), signal.SIGKILL)
-    return real(*a, **k)
-setattr(os, name, call)
-import cli
-sys.exit(cli.run(sys.argv[1:]))
-"""
+# a command is killed at least this often; those of the quick suite are 500 together
+KILL_POINTS = {
+    "base add": 100, "publish": 110, "publish again": 80, "apply": 35, "apply over": 35,
+    "restore": 25, "push": 70, "pull": 80, "migrate": 85,
+}  # fmt: skip
+SLOW = ("publish again",)  # it is killed as "publish" is, with a release before
 
 
-def run(words: list[str], kind: str, call: str, at: int) -> bool:
+@pytest.fixture(scope="module")
+def killer() -> Iterator[KillServer]:
+    with kill_server.server() as found:
+        yield found
+
+
+def test_the_kill_points_are_five_hundred_and_more() -> None:
+    assert KILL_POINTS.keys() == CASES.keys()
+    quick = KILL_POINTS.keys() - set(SLOW)
+    assert sum(KILL_POINTS[name] for name in quick) >= 500
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in CASES]
+)
+def test_a_command_killed_at_any_change_leaves_nothing_half_and_converges(
+    name: str, scratch: Path, killer: KillServer
+) -> None:
+    case, models = CASES[name], Models.write(scratch / "models")
+    expected = case.expect(scratch / "whole", models)
+    case.start(scratch / "before", models)
+    died: list[str] = []
+    seen: set[str] = set()
+    for at in itertools.count(1):
+        folder = shutil.copytree(scratch / "before", scratch / "try")
+        call = killer.kill(name, folder, models, at)
+        state = essence(folder)
+        if not call or state not in seen:  # what is the same needs no second check
+            seen.add(state)
+            case.check(folder, models, expected, done=not call)
+        shutil.rmtree(folder)
+        if not call:
+            break
+        died.append(call)
+    assert len(died) >= KILL_POINTS[name], len(died)
+
+
+# -- system calls: SQLite's and the C library's too ---------------------------------------
+
+
+def run(words: list[str], call: str, at: int) -> bool:
     """Whether a command was killed at its *at*-th *call*; False where it ended by itself first."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    if kind == "python":
-        environment["KILL_AT"] = f"{call}:{at}"
-        command = [sys.executable, "-c", KILLER, *words]
-    else:
-        inject = f"inject={call}:signal=SIGKILL:when={at}"
-        command = ["strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={call}", "-e", inject,
-                   sys.executable, "-m", "cli", *words]  # fmt: skip
+    inject = f"inject={call}:signal=SIGKILL:when={at}"
+    command = ["strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={call}", "-e", inject,
+               sys.executable, "-m", "cli", *words]  # fmt: skip
     done = subprocess.run(command, capture_output=True, env=environment, timeout=120)
     killed = done.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
     assert killed or done.returncode == 0, done.stderr.decode()
@@ -80,22 +114,20 @@ def publish(registry: Registry, models: tuple[str, str]) -> tuple[str, int]:
 
 SQLITE = ("pwrite64", "fdatasync")
 PUBLISHES = [
-    *(("python", call, 1) for call in ("write", "fsync", "link", "unlink", "mkdir")),
-    *(("strace", call, 9) for call in SQLITE),
-    *(pytest.param("strace", c, 1, marks=pytest.mark.slow)
+    *((call, 18) for call in SQLITE),
+    *(pytest.param(c, 1, marks=pytest.mark.slow)
       for c in ("write", "pwrite64", "fsync", "fdatasync", "link", "unlink", "mkdir", "ftruncate")),
 ]  # fmt: skip
 APPLIES = [
-    *(("python", call, 1) for call in ("pwrite", "fsync", "mkdir")),
-    ("strace", "renameat2", 1),
-    *(pytest.param("strace", c, 1, marks=pytest.mark.slow)
+    ("renameat2", 1),
+    *(pytest.param(c, 1, marks=pytest.mark.slow)
       for c in ("write", "pwrite64", "fsync", "mkdir", "fallocate")),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("kind", "call", "stride"), PUBLISHES)
+@pytest.mark.parametrize(("call", "stride"), PUBLISHES)
 def test_a_publish_killed_anywhere_is_whole_or_absent_and_converges(
-    tmp_path: Path, models: tuple[str, str], kind: str, call: str, stride: int
+    tmp_path: Path, models: tuple[str, str], call: str, stride: int
 ) -> None:
     with open_registry(tmp_path / "whole") as registry:
         expected = publish(registry, models)
@@ -104,7 +136,7 @@ def test_a_publish_killed_anywhere_is_whole_or_absent_and_converges(
         folder = tmp_path / "try"
         words = ["--registry", str(folder / "registry"), "publish", "x",
                  "--base", models[0], "--post", models[1]]  # fmt: skip
-        if not run(words, kind, call, at):
+        if not run(words, call, at):
             break
         kills += 1
         with open_registry(folder) as registry:
@@ -119,6 +151,20 @@ def test_a_publish_killed_anywhere_is_whole_or_absent_and_converges(
     assert kills
 
 
+# kills its process at the N-th link, before it is made
+LINK_KILLER = """
+import os, signal, sys
+real, left = os.link, [int(sys.argv[1])]
+def link(*a, **k):
+    left[0] -= 1
+    if left[0] == 0: os.kill(os.getpid(), signal.SIGKILL)
+    return real(*a, **k)
+os.link = link
+import cli
+sys.exit(cli.run(sys.argv[2:]))
+"""
+
+
 @pytest.mark.parametrize("at", [5, 8])
 def test_a_killed_publish_is_gone_on_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
@@ -130,7 +176,8 @@ def test_a_killed_publish_is_gone_on_from(
         expected = publish(registry, (base, post))
     words = ["--registry", str(tmp_path / "registry"), "publish", "x",
              "--base", base, "--post", post, "--threads", "1"]  # fmt: skip
-    assert run(words, "python", "link", at)
+    killed = subprocess.run([sys.executable, "-c", LINK_KILLER, str(at), *words], timeout=120)
+    assert killed.returncode == -signal.SIGKILL
     (journal,) = (tmp_path / "registry" / "unfinished").iterdir()
     finished = len(journal.read_bytes().splitlines())
     assert finished > 0
@@ -146,9 +193,9 @@ def test_a_killed_publish_is_gone_on_from(
     assert not list(journal.parent.iterdir())
 
 
-@pytest.mark.parametrize(("kind", "call", "stride"), APPLIES)
+@pytest.mark.parametrize(("call", "stride"), APPLIES)
 def test_an_apply_killed_anywhere_leaves_no_output_or_a_whole_one(
-    tmp_path: Path, models: tuple[str, str], kind: str, call: str, stride: int
+    tmp_path: Path, models: tuple[str, str], call: str, stride: int
 ) -> None:
     out = tmp_path / "out"
     with open_registry(tmp_path) as registry:
@@ -160,7 +207,7 @@ def test_an_apply_killed_anywhere_leaves_no_output_or_a_whole_one(
                  "--out", str(out)]  # fmt: skip
         kills = 0
         for at in steps(stride):
-            if not run(words, kind, call, at):
+            if not run(words, call, at):
                 break
             kills += 1
             if out.exists():
@@ -173,11 +220,9 @@ def test_an_apply_killed_anywhere_leaves_no_output_or_a_whole_one(
     assert kills
 
 
-@pytest.mark.parametrize(
-    ("kind", "call"), [("python", "fsync"), ("python", "unlink"), ("strace", "renameat2")]
-)
+@pytest.mark.parametrize("call", ["renameat2", pytest.param("unlink", marks=pytest.mark.slow)])
 def test_a_forced_output_is_the_old_or_the_new_one_at_every_instant(
-    tmp_path: Path, models: tuple[str, str], kind: str, call: str
+    tmp_path: Path, models: tuple[str, str], call: str
 ) -> None:
     out = tmp_path / "out"
     with open_registry(tmp_path) as registry:
@@ -193,7 +238,7 @@ def test_a_forced_output_is_the_old_or_the_new_one_at_every_instant(
         for at in steps(1):
             registry.apply(plans[0], out, force=True)
             assert not list(tmp_path.glob(".out*"))
-            if not run(words, kind, call, at):
+            if not run(words, call, at):
                 break
             kills += 1
             assert files_of(out) in both

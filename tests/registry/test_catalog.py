@@ -7,7 +7,6 @@ import itertools
 import random
 import shutil
 import sqlite3
-import struct
 import subprocess
 import sys
 import threading
@@ -24,7 +23,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from support import postgres
+from support import old_catalog, postgres
 
 import migrations
 from paramdelta.errors import (
@@ -45,12 +44,6 @@ from registry.records import Base, DeltaSummary, MadeModel, RecipeDelta, Score
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 _numbers = itertools.count()
-
-
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
-    with postgres.server() as url:
-        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -678,71 +671,26 @@ def test_an_upgrade_that_fails_leaves_the_catalog_as_it_was(url: str, tmp_path: 
     catalog.close()
 
 
-OLD_SKETCH = struct.pack("<4096f", *(0.5 for _ in range(4096)))  # ‖…‖ = 32
-
-
-def fill_0001(url: str) -> None:
-    """A catalog as the first version left it: 250 releases of 5 deltas, 3 bases."""
-    engine = open_engine(url)
-    migrate.upgrade(engine, "0001")
-    old = sa.MetaData()
-    with engine.begin() as connection:
-        old.reflect(connection)
-        naive = NOW.replace(tzinfo=None) if url.startswith("sqlite") else NOW
-
-        def insert(table: str, **values: Any) -> None:
-            connection.execute(sa.insert(old.tables[table]).values(values))
-
-        for i in (1, 2, 3):
-            insert(
-                "bases", name=f"base{i}", location="/b", architecture_hash=digest(1),
-                content_digest=digest(100 + i), parameters=1, nbytes=2, dtype="BF16",
-                created_at=naive, fingerprint={"z": i % 2, "a": "é"},
-                sketch=None if i == 3 else OLD_SKETCH,
-            )  # fmt: skip
-        for i in range(1, 6):
-            insert("deltas", name=f"delta{i}", last_version=50, latest_id=i * 50,
-                   created_at=naive)  # fmt: skip
-        for i in range(1, 251):
-            insert(
-                "manifests", digest=digest(i), architecture_hash=digest(1),
-                base_content_digest=digest(101), post_content_digest=digest(1000 + i),
-                parameters=1, dtype="BF16", bytes_raw=2, bytes_stored=1, bits_per_weight=4.5,
-                exact=True, codecs={"palette": 1}, base_fingerprint={"a": "é", "z": 1},
-                post_fingerprint={"a": "é", "z": i % 7}, base_sketch=OLD_SKETCH,
-                sketch=None if i == 1 else struct.pack("<4096f", *(i / 64 for _ in range(4096))),
-            )  # fmt: skip
-            insert(
-                "releases", delta_id=(i - 1) // 50 + 1, version=(i - 1) % 50 + 1,
-                manifest_id=i, author="ann", created_at=naive, description="",
-            )  # fmt: skip
-        insert("tags", release_id=250, key="k", value="v")
-        insert("aliases", delta_id=5, name="stable", release_id=250)
-        insert("events", time=naive, actor="ann", action="publish", subject="delta5", detail={})
-        for value, alpha in ((0.5, {}), (0.25, {"chat@1": 0.8})):
-            insert("scores", digest=digest(1), task="t", metric="m", value=value, alpha=alpha,
-                   versions={}, time=naive)  # fmt: skip
-    engine.dispose()
-
-
 def test_a_catalog_of_the_first_schema_keeps_everything_and_each_thing_once(url: str) -> None:
-    fill_0001(url)
+    old_catalog.fill(url)
     catalog = Catalog.open(url)
     assert catalog.revision() == migrate.head()
     assert len(catalog.all_releases()) == 250 and catalog.count_deltas() == 5
     found = catalog.get_release("delta5", "stable")
     assert (found.version, found.tags, found.author) == (50, {"k": "v"}, "ann")
-    assert found.created_at == NOW
+    assert found.created_at == old_catalog.MADE
     held = found.summary
     assert held.base_fingerprint == {"a": "é", "z": 1}
     assert held.post_fingerprint == {"a": "é", "z": 250 % 7}
-    assert held.base_sketch == OLD_SKETCH and held.sketch and held.sketch != OLD_SKETCH
+    assert (
+        held.base_sketch == old_catalog.SKETCH and held.sketch and held.sketch != old_catalog.SKETCH
+    )
     assert held.norm == pytest.approx(250.0) and held.sketch_table is None
     first = catalog.get_release("delta1", 1).summary
-    assert first.sketch is None and first.norm is None and first.base_sketch == OLD_SKETCH
+    assert first.sketch is None and first.norm is None and first.base_sketch == old_catalog.SKETCH
     bases = catalog.list_bases()
     assert [b.fingerprint["z"] for b in bases] == [1, 0, 1]
-    assert [b.sketch for b in bases] == [OLD_SKETCH, OLD_SKETCH, None]
+    assert [b.sketch for b in bases] == [old_catalog.SKETCH, old_catalog.SKETCH, None]
     assert {b.value_digests for b in bases} == {None}
     assert len(catalog.log("delta5")) == 1
     kept = {(each.value, each.task, str(each.settings)) for each in catalog.scores.find(Wanted())}
@@ -762,7 +710,7 @@ def test_a_catalog_of_the_first_schema_keeps_everything_and_each_thing_once(url:
 
 
 def test_four_who_upgrade_an_old_catalog_at_once_do_it_once(url: str, tmp_path: Path) -> None:
-    fill_0001(url)
+    old_catalog.fill(url)
     done: list[migrate.Upgraded] = []
 
     def work(i: int) -> None:
@@ -774,7 +722,7 @@ def test_four_who_upgrade_an_old_catalog_at_once_do_it_once(url: str, tmp_path: 
     assert sorted(str(one.before) for one in done) == ["0001", *[migrate.HEAD] * 3]
     copies = list(tmp_path.glob("catalog.db.*"))
     assert [c for c in copies if c.suffix == ".bak"] == [o.backup for o in done if o.backup]
-    assert not [c for c in copies if c.suffix == ".part"]
+    assert not [c for c in copies if c.suffix == ".partial"]
     catalog = Catalog.open(url)
     assert len(catalog.all_releases()) == 250
     catalog.close()
@@ -824,7 +772,7 @@ def test_a_manifest_that_the_collection_has_not_seen_stops_its_step(catalog: Cat
 def test_an_upgrade_that_would_lose_references_changes_nothing(tmp_path: Path) -> None:
     """SQLite does not hold to references while it builds a table anew: they are checked after."""
     url = f"sqlite:///{tmp_path / 'catalog.db'}"
-    fill_0001(url)
+    old_catalog.fill(url)
     with sqlite3.connect(tmp_path / "catalog.db") as connection:
         connection.execute("DELETE FROM manifests WHERE id = 7")  # what another program broke
     engine = open_engine(url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ import cli
 from paramdelta.digest import Digest
 from registry.artifacts import blob_key, manifest_key, release_key
 from registry.registry import Registry
+from registry.seal import ReleaseRecord
 
 
 @pytest.fixture
@@ -129,7 +131,8 @@ def test_what_belongs_to_no_release_is_a_note(registry: Registry, verify, tmp_pa
     blob = artifacts.put_blob(b"nobody's")
     artifacts.store.create("strange/key", b"x")
     artifacts.store.create("blobs/00/short", b"x")
-    unknown = artifacts.read_release("chat", 1).replace(b'"name":"chat"', b'"name":"talk"')
+    known = ReleaseRecord.from_bytes(artifacts.read_release("chat", 1), "chat@1")
+    unknown = dataclasses.replace(known, name="talk").to_bytes()
     artifacts.store.create(release_key("talk", 1), unknown)
     found = verify("--all")
     told = {problem["subject"]: problem for problem in found["problems"]}

@@ -45,7 +45,7 @@ def test_a_failed_fsync_is_a_failed_write(
 def test_folders_are_synced_after_the_name_was_made(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Invariant 3: file, then name, then folder; new folders into their parents."""
+    """Invariant 3: file, then name, then its folder and all above it, before `create` returns."""
     calls: list[str] = []
     real_sync, real_link = os.fsync, os.link
 
@@ -60,7 +60,7 @@ def test_folders_are_synced_after_the_name_was_made(
     monkeypatch.setattr(os, "fsync", sync)
     monkeypatch.setattr(os, "link", link)
     store.create("a/b/k", b"x")
-    assert calls[1:] == ["store", "a", "link k", "b"]
+    assert calls[1:] == ["link k", "store", "a", "b"]
 
 
 def test_file_systems_without_links_are_written_by_rename(

@@ -378,7 +378,7 @@ def test_pulling_into_a_catalog_on_postgresql(site: Site, shared: Path) -> None:
     assert theirs == 2
     site.run("ann", "push", "chat@2", "--to", shared)
     with postgres.server() as server:
-        where = ("--catalog", postgres.create_database(server, "pulls"))
+        where = ("--catalog", postgres.create_database(server.url, "pulls"))
         assert site.run("bob", *where, "pull", "chat@2", "--from", shared)["pulled"] == ["chat@2"]
         site.run("bob", *where, "yank", "chat@2", "--reason", "worse")
         site.run("bob", *where, "pull", "chat@1", "chat@2", "--from", shared)

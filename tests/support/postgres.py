@@ -9,7 +9,9 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 SETTINGS = "-c fsync=off -c synchronous_commit=off -c full_page_writes=off"
 
@@ -28,33 +30,53 @@ def programs() -> Path:
     return Path(pgserver.__file__).parent / "pginstall" / "bin"
 
 
-@contextmanager
-def server() -> Iterator[str]:
-    """The URL of a fresh server's ``postgres`` database."""
-    folder = Path(tempfile.mkdtemp(prefix="pg-"))
-    owner = {}
-    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
-        name = "postgres" if _has_user("postgres") else "nobody"
-        owner = {"user": name, "group": None, "extra_groups": []}
-        shutil.chown(folder, name)
-    owner = {key: value for key, value in owner.items() if value is not None}
-    data, port = folder / "data", _free_port()
+@dataclass(frozen=True)
+class Server:
+    """url: of its ``postgres`` database. options: what a start needs."""
 
-    def run(program: str, *arguments: str) -> None:
-        command = [str(programs() / program), "-D", str(data), *arguments]
-        with (folder / "log").open("ab") as log:
-            done = subprocess.run(command, cwd=folder, stdout=log, stderr=log, **owner)
+    url: str
+    folder: Path
+    options: str
+
+    def run(self, program: str, *arguments: str) -> None:
+        owner: dict[str, Any] = {}
+        if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+            owner = {"user": _owner(), "extra_groups": []}
+        command = [str(programs() / program), "-D", str(self.folder / "data"), *arguments]
+        with (self.folder / "log").open("ab") as log:
+            done = subprocess.run(command, cwd=self.folder, stdout=log, stderr=log, **owner)
         if done.returncode:
-            raise RuntimeError(f"{program} failed:\n{(folder / 'log').read_text()[-2000:]}")
+            raise RuntimeError(f"{program} failed:\n{(self.folder / 'log').read_text()[-2000:]}")
 
-    run("initdb", "-A", "trust", "-U", "postgres", "-N", "--no-instructions", "-E", "UTF8",
-        "--locale=C")  # fmt: skip
+    def start(self) -> None:
+        self.run("pg_ctl", "-w", "-o", self.options, "start")
+
+    def stop(self) -> None:
+        """As a crash: connections end, nothing is written any more."""
+        self.run("pg_ctl", "-m", "immediate", "stop")
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+
+@contextmanager
+def server(settings: str = SETTINGS) -> Iterator[Server]:
+    """A fresh server. settings: by default quick ones, which survive no crash of the machine."""
+    folder = Path(tempfile.mkdtemp(prefix="pg-"))
+    if os.geteuid() == 0:
+        shutil.chown(folder, _owner())
+    port = _free_port()
     listen = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
-    run("pg_ctl", "-w", "-o", f"{listen} {SETTINGS}", "start")
+    url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+    found = Server(url, folder, f"{listen} {settings}")
+    found.run("initdb", "-A", "trust", "-U", "postgres", "-N", "--no-instructions", "-E", "UTF8",
+              "--locale=C")  # fmt: skip
+    found.start()
     try:
-        yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        yield found
     finally:
-        run("pg_ctl", "-m", "immediate", "stop")
+        found.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -74,10 +96,11 @@ def create_database(server: str, name: str) -> str:
     return server.rpartition("/")[0] + f"/{name}"
 
 
-def _has_user(name: str) -> bool:
+def _owner() -> str:
     import pwd
 
-    return any(entry.pw_name == name for entry in pwd.getpwall())
+    known = {entry.pw_name for entry in pwd.getpwall()}
+    return "postgres" if "postgres" in known else "nobody"
 
 
 def _free_port() -> int:

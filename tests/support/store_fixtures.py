@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from support import local_hub_store, s3_server
+from support import local_hub_store, postgres, s3_server
 from support.local_hub_store import StoreHub
 from support.s3_server import S3Server
 from support.stores import isolated, quick_retries
@@ -29,6 +31,21 @@ def seaweedfs() -> Iterator[S3Server]:
 def hub() -> Iterator[StoreHub]:
     with local_hub_store.serve() as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of its own database; tests make theirs with ``create_database``."""
+    with postgres.server() as found:
+        yield found.url
+
+
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """A folder in memory where the system has that: for thousands of small files and syncs."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture
