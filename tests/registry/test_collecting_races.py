@@ -28,8 +28,8 @@ _numbers = itertools.count()
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    with postgres.server() as url:
-        yield url
+    with postgres.server() as found:
+        yield found.url
 
 
 class Place:
