@@ -219,7 +219,7 @@ def places() -> Iterator[dict[str, str]]:
     with tempfile.TemporaryDirectory() as folder, postgres.server() as server:
         yield {
             "SQLite": f"sqlite:///{folder}/catalog.db",
-            "PostgreSQL": postgres.create_database(server, "bench"),
+            "PostgreSQL": postgres.create_database(server.url, "bench"),
         }
 
 
