@@ -7,7 +7,8 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
-from paramdelta.writer import storage_errors, sync_folder
+from paramdelta.durable import sync_folder
+from paramdelta.writer import storage_errors
 
 
 def replace_file(path: Path, data: bytes) -> None:
