@@ -51,6 +51,7 @@ def make_partial(final: Path, key: str | None, shared: bool) -> tuple[Path, int]
                         path.rmdir()
                     key = None
                     continue
+                _empty_what_is_no_start(path, fd, shared)
             else:
                 # Waits for a sweeper that came between mkdir and here; then the folder is gone.
                 with contextlib.suppress(OSError):  # no locks here: nobody sweeps either
@@ -109,6 +110,27 @@ def _lock(fd: int, path: Path, final: Path, shared: bool) -> bool:
             remedy="mount it with locks, or write to another folder",
         ) from error
     return True
+
+
+def _empty_what_is_no_start(path: Path, fd: int, shared: bool) -> None:
+    """A folder without a journal is no unfinished output. It may be one that was replaced: the swap
+    gave it this name, and its removal was cut off. Nothing of it may come into the new one.
+    """
+    if (path / JOURNAL).is_dir() or not any(path.iterdir()):
+        return
+    if shared:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return  # somebody has begun, and will write the journal
+    if not (path / JOURNAL).is_dir():
+        for left in path.iterdir():
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
+    if shared:
+        fcntl.flock(fd, fcntl.LOCK_SH)
 
 
 def _check_ours(path: Path, fd: int) -> None:

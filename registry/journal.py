@@ -89,7 +89,7 @@ class Journal:
         fd = os.open(self._folder.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             with contextlib.suppress(FileNotFoundError):
-                seal = os.open(self._folder / "seal.lock", os.O_RDWR | os.O_CREAT, 0o666)
+                seal = self._open_seal()
                 try:
                     fcntl.flock(seal, fcntl.LOCK_EX)
                     there = self._folder.parent
@@ -100,6 +100,16 @@ class Journal:
             yield False
         finally:
             os.close(fd)
+
+    def _open_seal(self) -> int:
+        """FileNotFoundError where the output, and this folder with it, is sealed already."""
+        path = self._folder / "seal.lock"
+        with storage_errors(path):
+            try:
+                return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            except FileNotFoundError:
+                pass  # no error of storage: told below
+        raise FileNotFoundError(path)
 
     def close(self) -> None:
         os.close(self._fd)

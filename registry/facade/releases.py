@@ -81,7 +81,8 @@ class Releases(Signing):
         signed = self._sign(release, key) if key is not None else None
         refresh_card(self.artifacts, base_models([registered.base]))
         seconds = time.monotonic() - started
-        problems = (*found.problems, *told, *(signed.problems if signed else ()))
+        lost = [problem for problem in registered.problems if problem.severity == "warning"]
+        problems = (*found.problems, *lost, *told, *(signed.problems if signed else ()))
         return Published(release, created, registered.base.name, seconds, problems, signed)
 
     def releases(

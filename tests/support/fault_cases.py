@@ -11,12 +11,16 @@ import hashlib
 import re
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from paramdelta.digest import Digest
+from paramdelta.errors import StorageError
+from paramdelta.problem import Problem
+from paramdelta.sketch_groups import GroupSketches
 from registry.catalog import Catalog
 from registry.config import Settings
 from registry.registry import Registry
@@ -48,8 +52,8 @@ class Models:
         )
 
 
-def opened(folder: Path) -> Registry:
-    return Registry.open(Settings.resolve(folder, threads=1, env={}))
+def opened(folder: Path, catalog: str | None = None) -> Registry:
+    return Registry.open(Settings.resolve(folder, catalog=catalog, threads=1, env={}))
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ def essence(folder: Path) -> str:
     return hashlib.sha256("\n".join(sorted(set(found))).encode()).hexdigest()
 
 
-_TEMPORARY = re.compile(r"[0-9a-f]{32}(?=$|/)|partial-[0-9a-f]{16}|\d{8}T\d{12}")
+_TEMPORARY = re.compile(r"(?<=tmp/)[0-9a-f]{32}$|partial-[0-9a-f]{16}|\d{8}T\d{12}")
 
 
 def _rows(path: Path) -> str:
@@ -128,8 +132,16 @@ def _empty(folder: Path, models: Models) -> None:
 
 def _publish(folder: Path, post: str, models: Models) -> Outcome:
     with opened(folder / "registry") as registry:
-        release = registry.publish("x", models.base, post, author="ann").release
-        return release.version, release.digest
+        found = registry.publish("x", models.base, post, author="ann")
+        _told(found.problems)
+        return found.release.version, found.release.digest
+
+
+def _told(problems: Sequence[Problem]) -> None:
+    """A warning that the sketches by layer were not stored tells of a fault as an error does."""
+    for problem in problems:
+        if problem.subject == "sketches":
+            raise StorageError(problem.reason, where=problem.subject, remedy=problem.remedy)
 
 
 def _publish_first(folder: Path, models: Models) -> Outcome:
@@ -167,18 +179,29 @@ def whole(registry: Registry) -> set[int]:
     return {release.version for release in before}
 
 
+def _catalog(folder: Path) -> str:
+    """In a folder of its own, which must be made too."""
+    return f"sqlite:///{folder / 'team/catalogs/catalog.db'}"
+
+
 def _add_base(folder: Path, models: Models) -> Outcome:
-    with opened(folder / "registry") as registry:
-        return registry.add_base(models.base, "b").base.content_digest
+    with opened(folder / "registry", _catalog(folder)) as registry:
+        found = registry.add_base(models.base, "b")
+        _told(found.problems)
+        return found.base.content_digest
 
 
 def _added(folder: Path, models: Models, expected: Outcome) -> bool:
-    if not (folder / "registry").exists():
+    """With its sketches by layer; it may lack them where the command has warned of that."""
+    if not (folder / "team/catalogs").exists():
         return False
-    with opened(folder / "registry") as registry:
+    with opened(folder / "registry", _catalog(folder)) as registry:
         found = [base.content_digest for base in registry.catalog.list_bases()]
-    assert found in ([], [expected])
-    return bool(found)
+        assert found in ([], [expected])
+        data = registry.artifacts.read_sketches(Digest(expected)) if found else None
+        if data is not None:
+            GroupSketches.from_bytes(data, Digest(expected), "sketches")
+    return data is not None
 
 
 # -- outputs ------------------------------------------------------------------------------
