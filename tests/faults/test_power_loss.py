@@ -219,7 +219,9 @@ def test_every_sync_is_needed(bench: Bench) -> None:
 def test_no_other_place_syncs(scratch: Path) -> None:
     """Else the test above would not know of it. Lines count, so that two in one function do."""
     lines = {name: set(map(line, Bench(name, scratch / name).states()[1])) for name in CASES}
-    assert set().union(*lines.values()) == set().union(*(lines[name] for name in NEEDING))
+    others = set().union(*lines.values()) - set().union(*(lines[name] for name in NEEDING))
+    # what is deleted and comes back is garbage once more, and a guest's mark ends by its age
+    assert {place.partition(":")[0] for place in others} <= {"local.delete"}
 
 
 def line(place: str) -> str:

@@ -23,6 +23,7 @@ from support.registries import open_registry
 from paramdelta.errors import UnreachableError
 from registry.artifacts import Artifacts
 from registry.catalog import Catalog
+from registry.guarding import Holding, own_guard
 from registry.publish import ExtractedDelta, Side, extract_checkpoint
 from registry.releasing import release_delta
 from registry.sources import locate
@@ -71,9 +72,10 @@ def variant(delta: ExtractedDelta, number: int) -> ExtractedDelta:
 
 
 def publish(catalog: Catalog, artifacts: Artifacts, delta: ExtractedDelta) -> tuple[int, str]:
-    found, _ = release_delta(
-        catalog, artifacts, "x", delta, author="ann", description="", license=None, tags={}
-    )
+    with Holding(lambda: artifacts, own_guard(catalog)) as holding:
+        found, _ = release_delta(
+            catalog, holding, "x", delta, author="ann", description="", license=None, tags={}
+        )
     return found.version, found.digest
 
 

@@ -282,11 +282,12 @@ def _ready_to_push(folder: Path, models: Models) -> None:
 
 
 def _kept(store: Path) -> dict[str, str]:
-    """Objects of a store; temporary files are nobody's, and a record's bytes hold the time."""
+    """Objects of a store; temporary files are nobody's, a guest's mark goes when it is old, and a
+    record's bytes hold the time."""
     return {
         path: "" if path.startswith("releases/") else digest
         for path, digest in files_of(store).items()
-        if not path.startswith("tmp/")
+        if not path.startswith(("tmp/", "guests/"))
     }
 
 
