@@ -234,7 +234,7 @@ def play(chosen: type[Commands], examples: int, steps: int) -> None:
     run(chosen, settings=few)
 
 
-SIZES = [(6, 25), pytest.param((100, 50), marks=pytest.mark.slow)]
+SIZES = [(5, 20), pytest.param((100, 50), marks=pytest.mark.slow)]
 
 
 @pytest.fixture(params=["local", "memory", "s3"])

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from support import postgres
@@ -29,6 +30,7 @@ from registry.releasing import release_delta
 from registry.sources import locate
 from registry.stores.local import LocalStore
 
+Result = TypeVar("Result")
 PUBLISHERS = 16
 QUICK, WHOLE = 10, pytest.param(50, marks=pytest.mark.slow)
 
@@ -79,7 +81,7 @@ def publish(catalog: Catalog, artifacts: Artifacts, delta: ExtractedDelta) -> tu
     return found.version, found.digest
 
 
-def persistent(work: Callable[[], tuple[int, str]], patience: float = 120) -> tuple[int, str]:
+def persistent(work: Callable[[], Result], patience: float = 120) -> Result:
     """*work* until its outcome is known."""
     end = time.monotonic() + patience
     while True:
@@ -93,13 +95,13 @@ def persistent(work: Callable[[], tuple[int, str]], patience: float = 120) -> tu
 
 def race(url: str, artifacts: Artifacts, delta: ExtractedDelta, each: int) -> list[tuple[int, str]]:
     """What every publisher was told of its releases."""
-    Catalog.open(url).close()
+    persistent(partial(Catalog.open, url)).close()
     told: list[tuple[int, str]] = []
     failures: list[BaseException] = []
-    start = threading.Barrier(PUBLISHERS)
+    start = threading.Barrier(PUBLISHERS, timeout=300)
 
     def work(publisher: int) -> None:
-        catalog = Catalog.open(url)
+        catalog = persistent(partial(Catalog.open, url))  # the server may be down already
         try:
             start.wait()
             for number in range(each):
