@@ -102,13 +102,14 @@ def apply(
             notes=recipe.notes,
         )
         if dry_run:
-            shares = registry.shares(plan, part.count if part else 1)
+            # of a repository on the hub this reads the headers once more
+            shares = registry.shares(plan, part.count) if part else []
             document = {
                 "out": str(out), "plan": plan.to_json(), "dry_run": True, "device": plan.device,
                 "device_reason": plan.device_reason,
                 "shards": [share.to_json() for share in shares],
             }  # fmt: skip
-            state.emit(document, lambda: _out().planned(plan, shares if part else []))
+            state.emit(document, lambda: _out().planned(plan, shares))
             return
         found = (
             registry.apply_part(plan, out, part, force=force)

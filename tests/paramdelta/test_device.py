@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from support.checkpoints import SPECIAL_BITS
-from support.devices import DEVICE, interpreted
+from support.devices import DEVICE
 
 from paramdelta import delta
 from paramdelta.codecs import rans_model, rans_numpy
@@ -23,8 +23,6 @@ from paramdelta.device.rule import kernels_for
 from paramdelta.device.staging import Block, Lanes
 from paramdelta.errors import CorruptError
 from paramdelta.lowrank import LowRank
-
-__all__ = ["interpreted"]  # a fixture of every test here
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")  # NaNs
 

@@ -96,7 +96,8 @@ def test_threads_chunks_shards_and_devices_do_not_change_the_digest(
          (2, 10**9, 1 << 17, "torch")]
     ):  # fmt: skip
         monkeypatch.setattr("registry.apply.CHUNK", chunk)
-        if device == "torch":  # the code of the GPU path, on the CPU
+        if device == "torch":  # the code of the GPU path, on the CPU, without kernels
+            monkeypatch.delenv("TRITON_INTERPRET", raising=False)
             monkeypatch.setattr(planning, "devices_of", lambda device: Devices(["cpu"]))
         with open_registry(tmp_path, threads) as registry:
             plan = registry.plan(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from support.checkpoints import bits_of, changed, llama_like, tensor, write_checkpoint
-from support.devices import DEVICE, interpreted
+from support.devices import DEVICE
 from support.registries import open_registry
 
 from paramdelta import codecs
@@ -19,7 +19,6 @@ from paramdelta.device.decoder import DeviceRans
 from registry import device_apply, planning
 from registry.device_apply import Devices
 
-__all__ = ["interpreted"]  # a fixture of every test here
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")  # NaNs
 WIDE, ROWS, COLUMNS = "model.layers.0.mlp.down_proj.weight", 90, 128
 

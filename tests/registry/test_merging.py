@@ -93,7 +93,8 @@ def test_threads_chunks_shards_and_devices_do_not_change_the_digest(
         ]
     ):
         monkeypatch.setattr("registry.merging.CHUNK", chunk)
-        if device == "torch":  # the code of the GPU path, on the CPU
+        if device == "torch":  # the code of the GPU path, on the CPU, without kernels
+            monkeypatch.delenv("TRITON_INTERPRET", raising=False)
             monkeypatch.setattr(planning, "devices_of", lambda device: Devices(["cpu"]))
         with open_registry(tmp_path, threads) as registry:
             plan = registry.plan(
