@@ -214,12 +214,14 @@ def record_of_another_version(victim: Victim) -> None:
 def record_of_another_content(victim: Victim) -> None:
     """chat@1 says that it is the manifest of chat@2."""
     value = victim.record(1) | {"manifest": victim.manifest(2)}
+    value.pop("check", None)  # optional: what is forged is not to fail for that alone
     victim.put(release_key("chat", 1), canonical_json(value))
 
 
 def record_rolled_back(victim: Victim) -> None:
     """chat@2 says that it is the manifest of chat@1."""
     value = victim.record(2) | {"manifest": victim.manifest(1)}
+    value.pop("check", None)  # optional: what is forged is not to fail for that alone
     victim.put(release_key("chat", 2), canonical_json(value))
 
 
