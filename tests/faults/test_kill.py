@@ -8,7 +8,6 @@ goes on until the command ends by itself, and must have killed at least once.
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
 import signal
 import subprocess
@@ -21,12 +20,11 @@ from support import kill_server
 from support.checkpoints import tensor, write_checkpoint
 from support.fault_cases import CASES, Models, essence
 from support.kill_server import KillServer
+from support.kills import run, steps
 from support.registries import files_of, journalled_pair, open_registry
 
 from registry import tensor_jobs
 from registry.registry import Registry
-
-MOST = 2000  # calls of one kind; no command here makes as many
 
 # a command is killed at least this often; those of the quick suite are 500 together
 KILL_POINTS = {
@@ -74,22 +72,6 @@ def test_a_command_killed_at_any_change_leaves_nothing_half_and_converges(
 
 
 # -- system calls: SQLite's and the C library's too ---------------------------------------
-
-
-def run(words: list[str], call: str, at: int) -> bool:
-    """Whether a command was killed at its *at*-th *call*; False where it ended by itself first."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    inject = f"inject={call}:signal=SIGKILL:when={at}"
-    command = ["strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={call}", "-e", inject,
-               sys.executable, "-m", "cli", *words]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, env=environment, timeout=120)
-    killed = done.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
-    assert killed or done.returncode == 0, done.stderr.decode()
-    return killed
-
-
-def steps(stride: int) -> range:
-    return range(1, MOST, stride)
 
 
 @pytest.fixture

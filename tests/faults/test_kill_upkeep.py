@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from support import kills
 from support.checkpoints import tensor, write_checkpoint
+from support.kills import steps
 from support.registries import open_registry
 
 from registry.catalog import Catalog, migrate
 from registry.catalog.engine import open_engine
 from registry.registry import Registry
-
-MOST = 2000  # calls of one kind; no command here makes as many
 
 # counts calls of os functions and kills this process at the N-th, before it is made
 KILLER = """
@@ -37,23 +37,15 @@ sys.exit(cli.run(sys.argv[1:]))
 
 
 def run(words: list[str], kind: str, call: str, at: int) -> bool:
-    """Whether a command was killed at its *at*-th *call*; False where it ended by itself first."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    if kind == "python":
-        environment["KILL_AT"] = f"{call}:{at}"
-        command = [sys.executable, "-c", KILLER, *words]
-    else:
-        inject = f"inject={call}:signal=SIGKILL:when={at}"
-        command = ["strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={call}", "-e", inject,
-                   sys.executable, "-m", "cli", *words]  # fmt: skip
+    """As ``kills.run``; kind ``python`` counts calls of os, and runs everywhere."""
+    if kind == "strace":
+        return kills.run(words, call, at)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "KILL_AT": f"{call}:{at}"}
+    command = [sys.executable, "-c", KILLER, *words]
     done = subprocess.run(command, capture_output=True, env=environment, timeout=120)
-    killed = done.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
+    killed = done.returncode == -signal.SIGKILL
     assert killed or done.returncode == 0, done.stderr.decode()
     return killed
-
-
-def steps(stride: int) -> range:
-    return range(1, MOST, stride)
 
 
 @pytest.fixture
