@@ -134,8 +134,8 @@ def main() -> None:
     draw_lineage()
     for path in sorted(OUT.glob("*.png")):
         with Image.open(path) as image:
-            # few colours: a third of the bytes in the repository
-            small = image.convert("RGB").quantize(64)
+            # fewer colours: half of the bytes in the repository
+            small = image.convert("RGB").quantize(256)
         small.save(path, optimize=True)
         print(f"{path.relative_to(ROOT)}  {path.stat().st_size / 1000:.0f} kB")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +12,10 @@ from paramdelta.expectation import UNRELATED
 from paramdelta.plots.style import (
     BLUE,
     GREY,
-    INK,
     RED,
     Picture,
+    PointLabel,
+    label_points,
     layer_line,
     layer_ticks,
     line_style,
@@ -68,17 +67,6 @@ def kept(points: Sequence[Kept]) -> Picture:
             [p.drift_ratio for p in drawn], [p.gamma for p in drawn],
             yerr=[p.stderr or 0.0 for p in drawn], fmt="o", color=BLUE, elinewidth=1,
         )  # fmt: skip
-        near: Counter[tuple[int, int]] = Counter()
-        for point in drawn:
-            cell = round(8 * math.log10(point.drift_ratio)), round(12 * point.gamma)
-            lower = 10 * near[cell]  # labels of points in one place stand below each other
-            near[cell] += 1
-            right = point.drift_ratio > (low * high**3) ** 0.25
-            axes.annotate(
-                short(point.name, 22), (point.drift_ratio, point.gamma),
-                xytext=(-6 if right else 6, 5 - lower), ha="right" if right else "left",
-                textcoords="offset points", fontsize=8, color=INK,
-            )  # fmt: skip
         axes.set_xscale("log")
         axes.set_xlim(low, high)
         axes.set_ylim(min(-0.05, *(p.gamma - 0.05 for p in drawn)),
@@ -86,6 +74,10 @@ def kept(points: Sequence[Kept]) -> Picture:
         ticks = [t for t in (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0) if low <= t <= high]
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
+        far = (low * high**3) ** 0.25
+        label_points(
+            axes, [PointLabel(p.name, p.drift_ratio, p.gamma, p.drift_ratio > far) for p in drawn]
+        )
         axes.set_xlabel("drift ratio ‖base' − base‖ / ‖Δ‖")
         axes.set_ylabel("γ, share of the skill kept")
         axes.text(

@@ -27,6 +27,8 @@ DIVERGING, SEQUENTIAL = "PuOr", "cividis"
 ENDINGS = (".png", ".svg")
 DPI = 110
 MAX_LABEL = 28  # characters of a name in a picture
+_LABEL_LENGTH = 22  # of a label beside a point
+_LETTER, _LINE = 5.0, 10.0  # width and height of one in such a label, in points, on the safe side
 _METADATA = re.compile(r"\s*<metadata>.*?</metadata>", re.DOTALL)
 _ID = re.compile(r'\bid="([A-Za-z]+[0-9a-f]{10})"')
 _USE = re.compile(r'(\bid="|#)([A-Za-z]+[0-9a-f]{10})\b')
@@ -54,6 +56,39 @@ class Picture:
     height: float
     paint: Callable[[Figure], None]
     alt: str
+
+
+@dataclass(frozen=True, slots=True)
+class PointLabel:
+    """text: beside the point (x, y), on its left side or on its right."""
+
+    text: str
+    x: float
+    y: float
+    left: bool = False
+
+
+def label_points(axes: Axes, labels: Sequence[PointLabel]) -> None:
+    """Writes labels beside points so that none lies on another. The limits of the axes are set."""
+    taken: list[tuple[float, float, float]] = []  # left, right and middle of each, in points
+    unit = 72 / axes.figure.dpi
+    for label in sorted(labels, key=lambda one: (-one.y, one.x, one.text)):
+        text = short(label.text, _LABEL_LENGTH)
+        x, y = (unit * float(v) for v in axes.transData.transform((label.x, label.y)))
+        width = _LETTER * len(text) + 6
+        start, end = (x - width, x) if label.left else (x, x + width)
+        lower = 0.0
+        while any(
+            start < right and left < end and abs(y - lower - middle) < _LINE
+            for left, right, middle in taken
+        ):
+            lower += 1.0
+        taken.append((start, end, y - lower))
+        axes.annotate(
+            text, (label.x, label.y), xytext=(-6 if label.left else 6, -lower),
+            ha="right" if label.left else "left", va="center",
+            textcoords="offset points", fontsize=8, color=INK,
+        )  # fmt: skip
 
 
 def check_path(path: Path) -> None:

@@ -12,11 +12,12 @@ from paramdelta.plots.style import (
     BLUE,
     FAINT,
     GREY,
-    INK,
     RED,
     SEQUENTIAL,
     Picture,
+    PointLabel,
     heat_map,
+    label_points,
     legend,
     line_style,
     save,
@@ -194,16 +195,15 @@ def predictions(points: Sequence[Prediction], gamma: float) -> Picture:
             [p.predicted for p in points], [p.actual for p in points], "o", color=BLUE,
             markersize=6, label="measured",
         )  # fmt: skip
-        for point in points:
-            above = point.actual > gamma * point.predicted  # the label is on its side of the line
-            axes.annotate(
-                short(point.name, 20), (point.predicted, point.actual),
-                xytext=(-6, 4) if above else (6, -9), ha="right" if above else "left",
-                textcoords="offset points", fontsize=8, color=INK,
-            )  # fmt: skip
         axes.set_xlim(low, top)
         axes.set_ylim(low, top)
         axes.set_aspect("equal")
+        # a label is on its point's side of the line
+        label_points(
+            axes,
+            [PointLabel(p.name, p.predicted, p.actual, p.actual > gamma * p.predicted)
+             for p in points],
+        )  # fmt: skip
         axes.set_xlabel("predicted score")
         axes.set_ylabel("actual score after the transfer")
         axes.grid(color=FAINT)

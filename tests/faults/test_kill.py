@@ -143,12 +143,13 @@ sys.exit(cli.run(sys.argv[2:]))
 """
 
 
-@pytest.mark.parametrize("at", [5, 8])
+@pytest.mark.parametrize("at", [7, 9])
 def test_a_killed_publish_is_gone_on_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     """The store's mark of ownership has a name, and a tensor two, Δ's and its patch's: what was
-    journalled is not made again (ADR 18)."""
+    journalled is not made again (ADR 18). At the seventh link two threads have at most three links
+    of unfinished tensors between them, so one is finished at least."""
     base, post = map(str, journalled_pair(tmp_path))
     with open_registry(tmp_path / "whole") as registry:
         expected = publish(registry, (base, post))
@@ -157,7 +158,8 @@ def test_a_killed_publish_is_gone_on_from(
     killed = subprocess.run([sys.executable, "-c", LINK_KILLER, str(at), *words], timeout=120)
     assert killed.returncode == -signal.SIGKILL
     (journal,) = (tmp_path / "registry" / "unfinished").iterdir()
-    finished = len(journal.read_bytes().splitlines())
+    lines = journal.read_bytes().splitlines(keepends=True)
+    finished = sum(line.endswith(b"\n") for line in lines)  # the kill may cut a line short
     assert finished > 0
     made, real = [], tensor_jobs.TensorJobs._extracted
     monkeypatch.setattr(

@@ -112,6 +112,27 @@ def test_what_a_users_matplotlibrc_says_changes_nothing(tmp_path: Path) -> None:
     assert before == (tmp_path / "a.png").read_bytes()
 
 
+@pytest.mark.parametrize(
+    "picture",
+    [
+        drifts.kept([drifts.Kept(f"delta-{i}", 0.2 + i / 50, 0.9 + i / 90) for i in range(6)]),
+        drifts.kept([drifts.Kept("a", 9.0, 0.0), drifts.Kept("on the same spot", 9.0, 0.0)]),
+        sweeps.predictions([sweeps.Prediction(f"task {i}", 60 + i, 61 - i) for i in range(5)], 1.0),
+    ],
+)
+def test_no_label_lies_on_another(picture: Picture) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(picture.width, picture.height), layout="constrained")
+    picture.paint(figure)
+    figure.draw_without_rendering()
+    labels = [text for text in figure.axes[0].texts if hasattr(text, "xyann")]
+    assert len(labels) > 1
+    boxes = [label.get_window_extent() for label in labels]
+    for place, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[place + 1 :])
+
+
 @pytest.mark.parametrize("name", ["a", "a.pdf", "a.png.exe"])
 def test_another_ending_is_a_mistake_of_the_call(name: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"\.png or \.svg"):
