@@ -19,7 +19,6 @@ sys.path[:0] = [str(ROOT), str(ROOT / "examples" / "family")]
 
 import evaluate  # noqa: E402
 import tasks  # noqa: E402
-from PIL import Image  # noqa: E402
 
 from paramdelta.plots import drifts, lineage, sweeps  # noqa: E402
 from paramdelta.plots.style import save  # noqa: E402
@@ -133,10 +132,6 @@ def main() -> None:
     draw_sweeps(family)
     draw_lineage()
     for path in sorted(OUT.glob("*.png")):
-        with Image.open(path) as image:
-            # fewer colours: half of the bytes in the repository
-            small = image.convert("RGB").quantize(256)
-        small.save(path, optimize=True)
         print(f"{path.relative_to(ROOT)}  {path.stat().st_size / 1000:.0f} kB")
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,23 +73,35 @@ def label_points(axes: Axes, labels: Sequence[PointLabel]) -> None:
     """Writes labels beside points so that none lies on another. The limits of the axes are set."""
     taken: list[tuple[float, float, float]] = []  # left, right and middle of each, in points
     unit = 72 / axes.figure.dpi
+    bottom = unit * axes.bbox.y0
     for label in sorted(labels, key=lambda one: (-one.y, one.x, one.text)):
         text = short(label.text, _LABEL_LENGTH)
         x, y = (unit * float(v) for v in axes.transData.transform((label.x, label.y)))
         width = _LETTER * len(text) + 6
         start, end = (x - width, x) if label.left else (x, x + width)
-        lower = 0.0
-        while any(
-            start < right and left < end and abs(y - lower - middle) < _LINE
-            for left, right, middle in taken
-        ):
-            lower += 1.0
+        lower = next(
+            offset
+            for offset in _nearest_first()
+            if y - offset > bottom + _LINE / 2
+            and not any(
+                start < right and left < end and abs(y - offset - middle) < _LINE
+                for left, right, middle in taken
+            )
+        )
         taken.append((start, end, y - lower))
         axes.annotate(
             text, (label.x, label.y), xytext=(-6 if label.left else 6, -lower),
             ha="right" if label.left else "left", va="center",
             textcoords="offset points", fontsize=8, color=INK,
         )  # fmt: skip
+
+
+def _nearest_first() -> Iterator[float]:
+    """0, 1, −1, 2, −2, …"""
+    yield 0.0
+    for distance in count(1.0):
+        yield distance
+        yield -distance
 
 
 def check_path(path: Path) -> None:
