@@ -8,7 +8,16 @@ from contextlib import suppress
 from pathlib import Path
 
 from paramdelta.durable import sync_folder
+from paramdelta.errors import UsageError
 from paramdelta.writer import storage_errors
+
+
+def check_folder_of(path: Path) -> None:
+    """UsageError unless *path* could be written: told before the work that makes its content."""
+    if not path.parent.is_dir():
+        raise UsageError("no such folder", where=path.parent, remedy="make it first")
+    if path.is_dir():
+        raise UsageError("is a folder", where=path, remedy="name a file")
 
 
 def replace_file(path: Path, data: bytes) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from paramdelta.analysis import OUTSIDE
 from paramdelta.errors import UsageError
-from paramdelta.files import replace_file
+from paramdelta.files import check_folder_of, replace_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -108,6 +108,7 @@ def check_path(path: Path) -> None:
     """UsageError unless a picture can be written under this name; before any work is done."""
     if path.suffix.lower() not in ENDINGS:
         raise UsageError(f"a plot is a .png or .svg, not {path.suffix!r}", where=path)
+    check_folder_of(path)
     check_matplotlib()
 
 

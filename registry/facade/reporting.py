@@ -26,12 +26,13 @@ class Reporting(Applying, Measuring, Releases):
         full: reads every element of the delta and of its own base, for the sizes of the changes
         and the stable ranks; else nothing but catalog, manifest and sketches is read.
         """
-        from paramdelta.files import replace_file
+        from paramdelta.files import check_folder_of, replace_file
         from paramdelta.plots.style import check_matplotlib
         from registry.report.collect import collect
         from registry.report.page import render
 
         check_matplotlib()
+        check_folder_of(html)
         if html.exists() and not force:
             raise ConflictError("exists", where=html, remedy="another --html, or --force")
         detail = self.show(delta)

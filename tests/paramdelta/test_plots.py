@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from paramdelta.errors import InvalidError, StorageError, UsageError
+from paramdelta.errors import InvalidError, UsageError
 from paramdelta.plots import drifts, lineage, profiles, similarity, style, sweeps
 from paramdelta.plots.style import Picture, save, to_svg
 
@@ -141,8 +141,11 @@ def test_another_ending_is_a_mistake_of_the_call(name: str, tmp_path: Path) -> N
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(StorageError):
+    with pytest.raises(UsageError, match="no such folder"):
         save(PICTURES["alpha"](), tmp_path / "none" / "a.png")
+    (tmp_path / "b.png").mkdir()
+    with pytest.raises(UsageError, match="is a folder"):
+        save(PICTURES["alpha"](), tmp_path / "b.png")
 
 
 def test_without_matplotlib_the_extra_is_named(

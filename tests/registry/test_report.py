@@ -118,6 +118,7 @@ def test_the_page_says_what_the_commands_say(
     assert str(tmp_path) not in out.read_text()  # where folders lie is nobody's business
     with open_registry(tmp_path) as registry, pytest.raises(ConflictError):
         registry.report("skills/x", out)
+    assert run([*where, "report", "skills/x", "--html", str(tmp_path / "none" / "x.html")]) == 2
     assert run([*where, "report", "skills/x", "--html", str(out), "--full", "--force"]) == 0
     assert "rounded away" in read(out).text or "changes the weight" in read(out).text
 
