@@ -200,6 +200,20 @@ def lmz_peer(tensors: list[Tensor]) -> tuple[int, float, float]:
         return Path(names[1]).stat().st_size, first, second
 
 
+def blosc2_peer(tensors: list[Tensor]) -> tuple[int, float, float]:
+    """Bytes of one significance lie together, then zstd: the smallest of its filters and levels."""
+    import blosc2
+
+    settings = {
+        "codec": blosc2.Codec.ZSTD, "clevel": 9, "typesize": 2, "nthreads": 1,
+        "filters": [blosc2.Filter.SHUFFLE],
+    }  # fmt: skip
+    packed, first = timed(lambda: [blosc2.compress2(one.change, **settings) for one in tensors])
+    back, second = timed(lambda: [blosc2.decompress2(data, nthreads=1) for data in packed])
+    assert all(a == b.change.tobytes() for a, b in zip(back, tensors, strict=True))
+    return sum(map(len, packed)), first, second
+
+
 def xor_planes(tensors: list[Tensor]) -> tuple[int, float, float]:
     compressor, decompressor = zstandard.ZstdCompressor(3), zstandard.ZstdDecompressor()
 
@@ -215,7 +229,9 @@ def xor_planes(tensors: list[Tensor]) -> tuple[int, float, float]:
 
 
 PEERS: dict[str, Codec] = {"zipnn 0.5.4": zipnn_peer, "lmzip 1.3.0": lmz_peer}
-ONCE: dict[str, Codec] = {"zstd 9": zstd(9), "xor + planes + zstd 3": xor_planes}
+ONCE: dict[str, Codec] = {
+    "zstd 9": zstd(9), "blosc2 4.14.1": blosc2_peer, "xor + planes + zstd 3": xor_planes,
+}  # fmt: skip
 
 
 # -- the table ----------------------------------------------------------------------------
