@@ -198,19 +198,16 @@ def _keep(path: Path, stored: bytes) -> None:
 def _compile(module: str, name: str, arguments: list[str]) -> bytes:
     """The symbol, a line break, and an object file that needs nothing but what LLVM itself may call
     (to copy memory)."""
-    from numba import types
-    from numba.core import compiler
-    from numba.core.registry import cpu_target
+    numba: Any = importlib.import_module("numba")
+    compiler: Any = importlib.import_module("numba.core.compiler")
+    target = importlib.import_module("numba.core.registry").cpu_target
 
-    numbers = {"int": types.int64, "address": types.uint64, "float": types.float64}
+    numbers = {"int": numba.int64, "address": numba.uint64, "float": numba.float64}
 
-    def type_of(text: str) -> Any:
-        if text in numbers:
-            return numbers[text]
-        item, _, dimensions = text.partition("*")
-        bits = {"u": types.uint8, "i": types.int8, "f": types.float32}[item[0]].name
-        kind = getattr(types, f"{bits.rstrip('0123456789')}{8 * int(item[1:])}")
-        return types.Array(kind, int(dimensions or 1), "C")
+    def type_of(word: str) -> Any:
+        if word in numbers:
+            return numbers[word]
+        return numba.types.Array(numba.from_dtype(_dtype_of(word)), _dimensions_of(word), "C")
 
     function = getattr(importlib.import_module(f"paramdelta.{module}"), name)
     flags = compiler.Flags()
@@ -218,7 +215,7 @@ def _compile(module: str, name: str, arguments: list[str]) -> bytes:
     flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
     flags.nrt = False
     made = compiler.compile_extra(
-        cpu_target.typing_context, cpu_target.target_context, function.py_func,
+        target.typing_context, target.target_context, function.py_func,
         tuple(map(type_of, arguments)), None, flags, {},
     )  # fmt: skip
     asks = {f.name for f in made.library._final_module.functions if f.is_declaration}
