@@ -68,6 +68,7 @@ class Kernel:
     is a TypeError."""
 
     def __init__(self, module: str, name: str, signature: str) -> None:
+        self._module, self._name = module, name
         self.name = f"{module}.{name}"
         words, _, results = signature.partition("->")
         self._words = words.split()
@@ -83,7 +84,7 @@ class Kernel:
             # numba's own form of an array: owner, object, items, item size, address, shape, strides
             array = [_POINTER, _POINTER, _SIZE, _SIZE, _POINTER, *[_SIZE] * (2 * dimensions)]
             flat += array if dtype is not None else [_NUMBERS[word]]
-        address = _address(*self.name.split("."), self._words)
+        address = _address(self._module, self._name, self._words)
         self._call = ctypes.CFUNCTYPE(ctypes.c_int32, *flat)(address)
         return self._call
 

@@ -79,7 +79,7 @@ def test_an_error_of_one_closes_the_others_and_is_raised() -> None:
     with pytest.raises(CorruptError, match="this piece"):
         run_jobs(jobs, 1, NoProgress(), "test", 0, crew=crew)
     assert all(one.closed for one in workers)
-    assert not any(one.written == list(range(PIECES)) for one in workers)
+    assert sum(len(one.written) for one in workers) < 5 * PIECES
 
 
 def test_an_error_of_a_write_is_raised_too() -> None:
