@@ -1,8 +1,7 @@
 """Digests of several streams that pass by together, such as a base and what is made of it.
 
-A processor with SHA instructions takes two streams in nearly the time of one (kernels_sha256), one
-with wide vectors sixteen at once (kernels_sha256_avx512); all others hash them one after the other.
-The digests are the same.
+A processor with SHA instructions takes two streams in nearly the time of one (kernels_sha256); all
+others hash them one after the other. The digests are the same.
 """
 
 from __future__ import annotations
@@ -14,13 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from paramdelta.digest import PREFIX, Digest, Hasher
-from paramdelta.kernels import hashing, wide_hashing
+from paramdelta.kernels import hashing
 
 if TYPE_CHECKING:
     from paramdelta.digest import Data
 
-LANES = 16  # of the widest kernel
-MANY = 10  # streams from which on it is faster, though some of its lanes are idle then
 WORTH = 1 << 17  # bytes; for shorter streams numba is not imported
 _BLOCK = 64  # bytes
 _START = (0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A, 0x510E527F, 0x9B05688C, 0x1F83D9AB,
@@ -97,10 +94,7 @@ def update_all(streams: Sequence[tuple[Hasher | LaneHasher, Data]]) -> None:
     ]
     while work:
         work.sort(key=lambda lane: -lane[2])
-        if len(work) >= MANY and hashes_many():
-            _compress_many(work[:LANES])
-        else:
-            _compress(work[:3])
+        _compress(work[:3])
         work = [lane for lane in work if lane[2]]
     for one, data in lanes:
         one._end(data[data.size - data.size % _BLOCK :])
@@ -122,27 +116,6 @@ def _compress(lanes: list[list[int]]) -> None:
     assert kernels is not None
     run = (kernels.one, kernels.two, kernels.three)[len(lanes) - 1]
     run(*(lane[0] for lane in lanes), *(lane[1] for lane in lanes), count)
-    for lane in lanes:
-        lane[1] += count * _BLOCK
-        lane[2] -= count
-
-
-def hashes_many() -> bool:
-    """Whether MANY streams at once are hashed faster than a few at a time."""
-    return wide_hashing() is not None
-
-
-def _compress_many(lanes: list[list[int]]) -> None:
-    """The same of up to LANES lanes; idle ones take the first one's data into a state of no use."""
-    kernels, count = wide_hashing(), min(lane[2] for lane in lanes)
-    assert kernels is not None
-    idle = LANES - len(lanes)
-    spare = np.empty((idle, len(_START)), dtype=np.uint32)
-    states = [lane[0] for lane in lanes]
-    states += [spare.ctypes.data + i * spare.strides[0] for i in range(idle)]
-    data = [lane[1] for lane in lanes] + [lanes[0][1]] * idle
-    table = np.array(states + data, dtype=np.uint64)
-    kernels.sixteen(table.ctypes.data, count)
     for lane in lanes:
         lane[1] += count * _BLOCK
         lane[2] -= count

@@ -60,8 +60,6 @@ _SHA256 = Kernels("kernels_sha256", {
     "three": f"{'address ' * 7}-> int",
 })  # fmt: skip
 SHA = ("sha", "sse4.1")
-_SHA256_AVX512 = Kernels("kernels_sha256_avx512", {"sixteen": "address address -> int"})
-WIDE = ("avx512f", "avx512bw", "avx512vl")
 
 
 def compiled(elements: int) -> Kernels | None:
@@ -101,12 +99,6 @@ def coder(elements: int) -> Coder:
 def hashing() -> Kernels | None:
     """SHA-256 of several streams at once, or None where hashlib takes one after the other."""
     return _SHA256 if _load() and processor.has(*SHA) else None
-
-
-@functools.cache
-def wide_hashing() -> Kernels | None:
-    """Likewise of sixteen streams at once."""
-    return _SHA256_AVX512 if hashing() and processor.has(*WIDE) else None
 
 
 @functools.cache

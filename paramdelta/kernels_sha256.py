@@ -25,7 +25,7 @@ _ROUNDS = """
 d192e819 d6990624 f40e3585 106aa070 19a4c116 1e376c08 2748774c 34b0bcb5 391c0cb3 4ed8aa4a 5b9cca4f
 682e6ff3 748f82ee 78a5636f 84c87814 8cc70208 90befffa a4506ceb bef9a3f7 c67178f2
 """
-CONSTANTS = [int(word, 16) for word in _ROUNDS.split()]
+_CONSTANTS = [int(word, 16) for word in _ROUNDS.split()]
 
 
 def _quad(values: list[int]) -> Any:
@@ -56,7 +56,7 @@ def _rounds(builder: Any, states: list[tuple[Any, Any]], blocks: list[Any]) -> l
             quads.append(_call(builder, "llvm.bswap.v4i32", builder.load(place, align=1)))
         schedule.append(quads)
     for step in range(16):
-        constants = _quad(CONSTANTS[4 * step : 4 * step + 4])
+        constants = _quad(_CONSTANTS[4 * step : 4 * step + 4])
         for lane, words in enumerate(schedule):
             first, second = made[lane]
             now, following, later, last = (words[(step + i) % 4] for i in range(4))

@@ -10,20 +10,20 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from paramdelta import delta
 from paramdelta.checkpoint import Checkpoint, TensorReader
-from paramdelta.digest import Digest, content_digest
+from paramdelta.digest import Digest, Hasher, content_digest
 from paramdelta.dtypes import ARITHMETIC, Bits, carrier
-from paramdelta.hashing import hasher, update_pieces
+from paramdelta.hashing import LaneHasher, hasher, update_pieces
 from paramdelta.logical import NumberReader
 from registry.artifacts import Artifacts
 from registry.contribution import Addend, Placed, StoredElements, open_elements
 from registry.extract import CHUNK, hash_tensor, row_length
-from registry.jobs import Crew, Job, run_jobs
+from registry.jobs import Crew, Job, Lane, run_jobs
 from registry.journal import Done
 from registry.layout import tensor_bytes
 from registry.lost import Lost, LostCounter
@@ -31,13 +31,11 @@ from registry.merging import MergedElements, is_merged, merged_part
 from registry.plan import Plan, PlanPart, PlanTensor, PlanTerm
 from registry.progress import Progress
 from registry.streams import Unhashed
-from registry.weave import Step, Steps, Task, alone, woven
 
 if TYPE_CHECKING:  # torch is paid for only where a device is used
     from registry.device_apply import Devices, PartOnDevice
 
 Advance = Callable[[int], None]
-WORTH_WEAVING = 1 << 20  # bytes of a tensor; smaller ones are done as quickly one after the other
 
 
 class Sink(Protocol):
@@ -64,6 +62,7 @@ class _Work:
     artifacts: Artifacts
     sink: Sink
     devices: Devices | None
+    crew: Crew
 
 
 class Memory(Protocol):
@@ -96,20 +95,20 @@ def execute(
     """
     with base.reader() as reader:
         crew = Crew()
-        work = _Work(plan, reader, artifacts, sink, devices)
-        wanted = [t for t in plan.tensors if only is None or t.name in only]
-        tasks = [(t, Task(tensor_bytes(t), _remembering(memory, t, work))) for t in wanted]
-        together = [found for tensor, found in tasks if _is_worth_weaving(tensor, work)]
-        jobs = woven(together, threads, crew)
-        jobs += [alone(found, crew) for t, found in tasks if not _is_worth_weaving(t, work)]
+        work = _Work(plan, reader, artifacts, sink, devices, crew)
+        jobs = [
+            Job(tensor_bytes(t), _remembering(memory, t.name, tensor_bytes(t), _maker(t, work)))
+            for t in plan.tensors
+            if only is None or t.name in only
+        ]
         jobs += [
-            Job(base.tensors[name].nbytes, _hash_job(memory, work, base, name))
-            for name in plan.dropped
+            Job(base.tensors[name].nbytes, _remembering(memory, name, 0, hash_job))
+            for name, hash_job in ((name, _hash_job(work, base, name)) for name in plan.dropped)
             if only is None or name in only
         ]
         total = sum(job.size for job in jobs)
-        results = run_jobs(jobs, threads, progress, task, total, crew=crew)
-    return {done.tensor: done for found in results for done in found}
+        found = run_jobs(jobs, threads, progress, task, total, crew=crew)
+    return {done.tensor: done for done in found}
 
 
 def names_of(plan: Plan) -> list[str]:
@@ -141,45 +140,27 @@ def outcome_of(plan: Plan, base: Checkpoint, done: Mapping[str, Done]) -> Outcom
 
 
 def _remembering(
-    memory: Memory | None, tensor: PlanTensor, work: _Work
-) -> Callable[[Advance], Steps[Done]]:
-    def steps(advance: Advance) -> Steps[Done]:
-        done = memory.recall(tensor.name, tensor_bytes(tensor), advance) if memory else None
-        if done is None:
-            done = yield from _TensorJob(tensor, work).run(advance)
-        if memory:
-            memory.remember(done)
+    memory: Memory | None, name: str, nbytes: int, make: Callable[[Advance], Done]
+) -> Callable[[Advance], Done]:
+    if memory is None:
+        return make
+
+    def run(advance: Advance) -> Done:
+        done = memory.recall(name, nbytes, advance) or make(advance)
+        memory.remember(done)
         return done
-
-    return steps
-
-
-def _hash_job(
-    memory: Memory | None, work: _Work, base: Checkpoint, name: str
-) -> Callable[[Advance], list[Done]]:
-    """What the output leaves out counts in the base's digest."""
-
-    def run(advance: Advance) -> list[Done]:
-        done = memory.recall(name, 0, advance) if memory else None
-        if done is None:
-            done = Done(name, 0, None, hash_tensor(work.reader, base.tensors[name], advance))
-        if memory:
-            memory.remember(done)
-        return [done]
 
     return run
 
 
-def _is_worth_weaving(tensor: PlanTensor, work: _Work) -> bool:
-    """Large ones, of which no more is held than some frames."""
-    return (
-        work.devices is None
-        and tensor_bytes(tensor) >= WORTH_WEAVING
-        and all(
-            not is_merged(work.plan, part)
-            and all(term.factors is None and term.rows is None for term in part.terms)
-            for part in tensor.parts
-        )
+def _maker(tensor: PlanTensor, work: _Work) -> Callable[[Advance], Done]:
+    return lambda advance: _TensorJob(tensor, work).run(advance)
+
+
+def _hash_job(work: _Work, base: Checkpoint, name: str) -> Callable[[Advance], Done]:
+    """What the output leaves out counts in the base's digest."""
+    return lambda advance: Done(
+        name, 0, None, hash_tensor(work.reader, base.tensors[name], advance)
     )
 
 
@@ -205,11 +186,12 @@ class _TensorJob:
         self.lost = LostCounter(tensor.name, tensor.dtype)
         size = tensor_bytes(tensor)
         self._base_hash, self._out_hash = hasher(size), hasher(size)
-        self._offset = 0  # bytes of the output that are made
+        self._offset = 0  # bytes of the output that are written
+        self._lane = Lane(work.crew)
 
-    def run(self, advance: Advance) -> Steps[Done]:
+    def run(self, advance: Advance) -> Done:
         for part in self.tensor.parts:
-            yield from self._part(part, advance)
+            self._part(part, advance)
         base = self._base_hash.digest if self.tensor.base_name else None
         counted = self.lost.found if self.tensor.action == "add" else None
         return Done(
@@ -221,7 +203,7 @@ class _TensorJob:
             counted.lost if counted else None,
         )
 
-    def _part(self, part: PlanPart, advance: Advance) -> Steps[None]:
+    def _part(self, part: PlanPart, advance: Advance) -> None:
         placed: list[Addend]
         if self.tensor.action == "add" and is_merged(self._work.plan, part):
             placed = [MergedElements(self._work.plan, part, self._open, advance)]
@@ -229,11 +211,13 @@ class _TensorJob:
         else:
             placed = [self._open(term, part) for term in part.terms]
         try:
-            if self._is_for_device(part, placed):
-                self._on_device(part, placed, advance)
-            else:
-                yield from self._elements(part, placed, advance)
-            yield None
+            try:
+                if self._is_for_device(part, placed):
+                    self._on_device(part, placed, advance)
+                else:
+                    self._elements(part, placed, advance)
+            finally:
+                self._lane.wait()
             for source in placed:
                 source.finish()
         finally:
@@ -244,7 +228,7 @@ class _TensorJob:
         source = open_elements(self._work.artifacts, term.source, term.factors)
         return Placed(source, term.rows, row_length(part.shape))
 
-    def _elements(self, part: PlanPart, placed: list[Addend], advance: Advance) -> Steps[None]:
+    def _elements(self, part: PlanPart, placed: list[Addend], advance: Advance) -> None:
         merged = bool(placed) and not isinstance(placed[0], Placed)
         self.lost.part(part, merged=merged)
         base = NumberReader(self._work.reader, part.base) if part.base else None
@@ -261,14 +245,14 @@ class _TensorJob:
                 stored = base.read_into(start, held[:there])
             held[there:] = 0
             self._make(part, placed, held, dtype, out)
-            write = partial(self._work.sink, self.tensor.name, self._offset, out)
+            streams = [found for source in placed for found in source.unhashed()]
+            step = partial(self._finish, self._offset, stored, out, streams)
             self._offset += out.nbytes
-            advance(out.nbytes)
-            # while they are in the cache
-            if (yield Step(self._streams(stored, out, placed), write)):
+            if self._lane.run(step):
                 room.swap()
             if base and not base.is_plain:
-                yield None  # the next read would write over *stored*
+                self._lane.wait()  # the next read would write over *stored*
+            advance(out.nbytes)
 
     def _is_for_device(self, part: PlanPart, placed: list[Addend]) -> bool:
         if self._work.devices is None or self.tensor.action != "add" or not placed:
@@ -310,10 +294,13 @@ class _TensorJob:
         self._offset += made.out.nbytes
         advance(made.out.nbytes)
 
-    def _streams(self, stored: Bits, out: Bits, placed: list[Addend]) -> list[Unhashed]:
-        """What was read and made of a chunk, to be hashed."""
-        ours: list[Unhashed] = [(self._base_hash, [stored]), (self._out_hash, [out])]
-        return ours + [found for source in placed for found in source.unhashed()]
+    def _finish(self, offset: int, stored: Bits, out: Bits, streams: list[Unhashed]) -> None:
+        """Hashes what was read and made of a chunk, while it is in the cache, and writes it."""
+        ends: list[tuple[Hasher | LaneHasher, list[Any]]] = [
+            (self._base_hash, [stored]), (self._out_hash, [out]), *streams,
+        ]  # fmt: skip
+        update_pieces(ends)
+        self._work.sink(self.tensor.name, offset, out)
 
     def _make(
         self, part: PlanPart, placed: list[Addend], held: Bits, dtype: str, out: Bits

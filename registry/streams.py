@@ -6,7 +6,6 @@ Writing and reading are sequential, so a blob is hashed while it passes by.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
@@ -21,7 +20,7 @@ from paramdelta.limits import MAX_FRAME_BYTES, MAX_FRAME_ELEMENTS, MAX_PROLOGUE_
 from paramdelta.manifest import Stream
 from registry.artifacts import Artifacts, BlobReader, BlobWriter
 
-Unhashed = tuple[Hasher | LaneHasher, Sequence[Any]]  # pieces, the last the longest
+Unhashed = tuple[Hasher | LaneHasher, list[bytes]]
 
 _LENGTH = struct.Struct("<I")
 

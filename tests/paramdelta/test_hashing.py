@@ -48,26 +48,6 @@ def test_streams_cut_anywhere_and_hashed_together_keep_their_own_digests(
 
 
 @need_sha
-@pytest.mark.parametrize("count", [9, 10, 15, 16, 17, 40])
-@pytest.mark.parametrize("wide", [True, False])
-def test_many_streams_of_any_lengths_keep_their_own_digests(
-    count: int, wide: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Sixteen lanes of a vector, some of them idle, where the processor has them."""
-    if not wide:
-        monkeypatch.setattr(hashing, "wide_hashing", lambda: None)
-    random = np.random.default_rng(count)
-    streams = [LaneHasher() for _ in range(count)]
-    given = [b""] * count
-    for longest in (64, 5000, 5000, 200):
-        sizes = random.integers(0, longest, count)
-        pieces = [BYTES[i : i + size] for i, size in enumerate(sizes)]
-        update_all(list(zip(streams, pieces, strict=True)))
-        given = [old + new for old, new in zip(given, pieces, strict=True)]
-    assert [one.digest for one in streams] == [expected(data) for data in given]
-
-
-@need_sha
 def test_arrays_of_words_are_hashed_as_their_bytes() -> None:
     words = np.frombuffer(BYTES, dtype=np.uint32)
     one, two = LaneHasher(), LaneHasher()
