@@ -2,6 +2,7 @@
 
     make bench-apply            1 GB; BENCH_GB=4 for more
     benchmarks/bench_apply.py --gb 1 --gb 8 --only apply --rounds 1     memory against size
+    benchmarks/bench_apply.py --keep …      in parts: what was made stays for the next one
 
 All commands run by turns, each in a process of its own, caches warm; the figures are medians over
 the rounds, the ratios those of this run. mergekit gets the flags that were fastest for it; it and
@@ -54,8 +55,8 @@ def measured(command: list[str]) -> Measured:
     return Measured(time.monotonic() - started, processor, usage.ru_maxrss / 1024)
 
 
-def prepare(folder: Path, gigabytes: float, second: bool) -> float:
-    """Checkpoints and one or two releases in *folder*; the size of the post in GB."""
+def prepare(folder: Path, gigabytes: float, second: bool) -> None:
+    """Checkpoints and one or two releases in *folder*."""
     script = Path(__file__).with_name("bench_memory.py")
     words = ["--make-only", "--folder", str(folder), "--gigabytes", str(gigabytes)]
     # in a process of its own: a child's peak counts what its parent held when it was forked
@@ -64,7 +65,6 @@ def prepare(folder: Path, gigabytes: float, second: bool) -> float:
     for name, post in posts.items():
         publish = ["publish", name, "--base", str(folder / "base"), "--post", str(folder / post)]
         subprocess.run([*tool(folder), "-q", *publish], check=True, stdout=subprocess.DEVNULL)
-    return sum(path.stat().st_size for path in (folder / "post").iterdir()) / 1e9
 
 
 def tool(folder: Path) -> list[str]:
@@ -130,15 +130,21 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("bench-out"))
     parser.add_argument("--peers", type=Path, help="the folder of mergekit-yaml")
     parser.add_argument("--no-by-hand", action="store_true", help="it needs three models of memory")
-    parser.add_argument("--only", action="append", metavar="WORD", help="rows with such a word")
+    parser.add_argument("--only", action="append", metavar="ROW", help="only such rows")
+    parser.add_argument("--keep", action="store_true", help="use what an earlier run has kept")
     options = parser.parse_args()
     console, folder = Console(), options.folder.resolve()
     for gigabytes in options.gb or [1.0]:
-        shutil.rmtree(folder, ignore_errors=True)
+        kept = options.keep and (folder / "registry").exists()
+        if not kept:
+            shutil.rmtree(folder, ignore_errors=True)
         chosen = commands_of(folder, options)
-        size = prepare(folder, gigabytes, second="apply of two deltas" in chosen)
+        if not kept:
+            prepare(folder, gigabytes, second="apply of two deltas" in chosen)
+        size = sum(path.stat().st_size for path in (folder / "post").iterdir()) / 1e9
         show(console, size, run(folder, chosen, options.rounds))
-        shutil.rmtree(folder)
+        if not options.keep:
+            shutil.rmtree(folder)
     console.print(
         f"medians of {options.rounds}; Python {platform.python_version()}, "
         f"{os.cpu_count()} processors, load {os.getloadavg()[1]:.1f}"

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ import numpy.typing as npt
 
 from paramdelta.dtypes import ARITHMETIC, Bits
 from paramdelta.kernels import compiled, surveyor
+from paramdelta.native import Kernels
 
 RULE = "exact-1"
 
@@ -169,7 +169,7 @@ def _is_compiled(base_dtype: str, terms: Sequence[Term], out_dtype: str) -> bool
     return all(term.dtype in ("BF16", "F32") for term in terms)
 
 
-def _add_compiled(fast: ModuleType, base: Bits, terms: Sequence[Term], out: Bits) -> None:
+def _add_compiled(fast: Kernels, base: Bits, terms: Sequence[Term], out: Bits) -> None:
     if len(terms) == 1 and terms[0].dtype == "BF16":
         (term,) = terms
         if term.alpha == 1.0:

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from paramdelta.digest import Data
 
 WORTH = 1 << 17  # bytes; for shorter streams numba is not imported
-_BLOCK = 64
+_BLOCK = 64  # bytes
+_START = (0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A, 0x510E527F, 0x9B05688C, 0x1F83D9AB,
+          0x5BE0CD19)  # fmt: skip
+_ORDER = [3, 2, 7, 6, 1, 0, 5, 4]  # where A … H stand in a state, see kernels_sha256
 Bytes = npt.NDArray[np.uint8]
 
 
@@ -40,7 +43,8 @@ class LaneHasher:
         if kernels is None:
             raise RuntimeError("this processor has no SHA instructions")
         self._kernels: Any = kernels
-        self._state = kernels.fresh()
+        self._state = np.empty(len(_START), dtype=np.uint32)
+        self._state[_ORDER] = _START
         self._address = int(self._state.ctypes.data)
         self._tail = b""
         self.size = 0
@@ -55,7 +59,7 @@ class LaneHasher:
         end = self._tail + b"\x80" + zeros + (8 * self.size).to_bytes(8, "big")
         state, block = self._state.copy(), np.frombuffer(end, dtype=np.uint8)
         self._kernels.one(state.ctypes.data, block.ctypes.data, len(end) // _BLOCK)
-        return Digest(PREFIX + self._kernels.result(state))
+        return Digest(PREFIX + bytes(state[_ORDER].astype(">u4").tobytes()).hex())
 
     def _begin(self, data: Bytes) -> Bytes:
         """Fills the last, short block up; what is left of *data*."""

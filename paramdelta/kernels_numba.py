@@ -65,6 +65,15 @@ def _sum(base: Any, change: Any) -> Any:
     return base if keep else found
 
 
+@njit(inline="always")
+def scaled_sum(base: Any, alpha: Any, change: Any) -> Any:
+    """float64: rule exact-1 with one term."""
+    product = alpha * np.float64(_widen(change))
+    total = np.float64(_widen(base)) + (product if product != 0.0 else -0.0)
+    found = _round(np.float32(total))
+    return base if (base & MAGNITUDE) > INFINITY else found
+
+
 @njit(nogil=True, cache=True)
 def extract(base: Bits, post: Bits, out: Bits) -> None:
     """delta.extract of bfloat16 pairs."""
@@ -83,10 +92,7 @@ def add(base: Bits, change: Bits, out: Bits) -> None:
 def add_scaled(base: Bits, alpha: float, change: Bits, out: Bits) -> None:
     """delta.add of one bfloat16 term, in one pass: start, accumulate and finish of each element."""
     for i in range(base.size):
-        product = alpha * np.float64(_widen(change[i]))
-        total = np.float64(_widen(base[i])) + (product if product != 0.0 else -0.0)
-        found = _round(np.float32(total))
-        out[i] = base[i] if (base[i] & MAGNITUDE) > INFINITY else found
+        out[i] = scaled_sum(base[i], alpha, change[i])
 
 
 @njit(nogil=True, cache=True)

@@ -56,7 +56,7 @@ def _fill(state: Any, words: Bits, used: Any):
     return (filled if more else state), used + np.uintp(more)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, _nrt=False)
 def decode(
     words: Bits, states: Bits, tables: Bits, classes: Bits, unit: int, bits: int, rare: Bits,
     places: Bits, out: Bits,
@@ -101,7 +101,7 @@ def decode(
     return np.int64(used) if used <= end else -1, np.int64(escapes)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, _nrt=False)
 def decode_rest(
     words: Bits, states: Bits, table: Bits, mask: Any, shift: Any, out: Bits, places: Bits,
     used: Any, escapes: Any, place: Any,

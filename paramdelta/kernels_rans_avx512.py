@@ -9,29 +9,19 @@ from __future__ import annotations
 
 from typing import Any
 
-import llvmlite.binding as llvm
 import llvmlite.ir as ir
 import numpy as np
 from numba import njit, types
-from numba.core import cgutils, config
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from paramdelta.dtypes import Bits
 from paramdelta.kernels_rans import PAD, RARE_PAD, decode_rest
 
-NEEDED = ("avx512f", "avx512dq", "avx512bw", "avx512vl", "avx512vbmi2")
 WIDTH = 8  # lanes in a vector
 
 _BYTE, _HALF, _WORD, _LONG = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 _FLAG = ir.IntType(1)
-
-
-def supported() -> bool:
-    """Whether this processor has the instructions, and numba was not told to forget them."""
-    if config.CPU_NAME or config.CPU_FEATURES:
-        return False
-    features = llvm.get_host_cpu_features()
-    return all(features.get(name) for name in NEEDED)
 
 
 def _constant(value: int, type_: Any = _LONG, count: int = WIDTH) -> Any:
@@ -119,7 +109,7 @@ def _step(
     return types.uint64(*[types.uint64] * 7), generate
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, _nrt=False)
 def decode(
     words: Bits, states: Bits, tables: Bits, classes: Bits, unit: int, bits: int, rare: Bits,
     places: Bits, out: Bits,

@@ -10,16 +10,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import llvmlite.binding as llvm
 import llvmlite.ir as ir
-import numpy as np
 from numba import njit, types
-from numba.core import cgutils, config
+from numba.core import cgutils
 from numba.extending import intrinsic
 
-BLOCK = 64  # bytes
-WORDS = 8  # of a state, uint32: F E B A H G D C, as the instructions want them
-_ORDER = (3, 2, 7, 6, 1, 0, 5, 4)  # where A … H stand in it
 _WORD = ir.IntType(32)
 _QUAD = ir.VectorType(_WORD, 4)
 _ROUNDS = """
@@ -31,28 +26,6 @@ d192e819 d6990624 f40e3585 106aa070 19a4c116 1e376c08 2748774c 34b0bcb5 391c0cb3
 682e6ff3 748f82ee 78a5636f 84c87814 8cc70208 90befffa a4506ceb bef9a3f7 c67178f2
 """
 _CONSTANTS = [int(word, 16) for word in _ROUNDS.split()]
-_START = (0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A, 0x510E527F, 0x9B05688C, 0x1F83D9AB,
-          0x5BE0CD19)  # fmt: skip
-
-
-def supported() -> bool:
-    """Whether this processor has the instructions, and numba was not told to forget them."""
-    if config.CPU_NAME or config.CPU_FEATURES:
-        return False
-    features = llvm.get_host_cpu_features()
-    return bool(features.get("sha") and features.get("sse4.1"))
-
-
-def fresh() -> Any:
-    """The state before the first block: (WORDS,) uint32."""
-    state = np.empty(WORDS, dtype=np.uint32)
-    state[list(_ORDER)] = _START
-    return state
-
-
-def result(state: Any) -> str:
-    """64 hex digits, after the last block."""
-    return bytes(state[list(_ORDER)].astype(">u4").tobytes()).hex()
 
 
 def _quad(values: list[int]) -> Any:
@@ -146,7 +119,8 @@ def _three(context: Any, s0: Any, s1: Any, s2: Any, d0: Any, d1: Any, d2: Any, c
 
 @njit(nogil=True, cache=True)
 def one(state: int, data: int, count: int) -> int:
-    """Takes *count* blocks at the address *data* into the state at the address *state*."""
+    """Takes *count* blocks of 64 bytes at the address *data* into the state at the address *state*:
+    eight uint32, F E B A H G D C, as the instructions want them."""
     return _one(state, data, count)
 
 

@@ -50,6 +50,9 @@ def sketch(
         _add(block[turned:], up, signs[turned:], flips[k], total[: offsets[k]], squares[turned:])
 
 
+sketch_wide = sketch  # the same of float32 bits
+
+
 @njit(inline="always")
 def _add(bits: Bits, up: Any, signs: Bits, flip: Any, total: Any, squares: Any) -> None:
     for i in range(bits.size):

@@ -18,7 +18,6 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ import numpy.typing as npt
 from paramdelta.dtypes import Bits
 from paramdelta.errors import InvalidError
 from paramdelta.kernels import surveyor
+from paramdelta.native import Kernels
 
 WIDTH = 4096  # buckets
 BYTES = WIDTH * 4
@@ -126,14 +126,14 @@ class TensorSketch:
         offsets = ((hashes >> np.uint64(1)) % np.uint64(WIDTH)).astype(np.int64)
         return offsets, (hashes & np.uint64(1)).astype(bool)
 
-    def _add_compiled(self, fast: ModuleType, bits: Bits, dtype: str) -> None:
+    def _add_compiled(self, fast: Kernels, bits: Bits, dtype: str) -> None:
         if dtype == "F16":
             bits = to_float32(bits, dtype)
         wide = bits if dtype == "BF16" else bits.view(np.uint32)
         offsets, negative = self._next(bits.size // WIDTH)
         flips = negative.astype(np.uint32) << np.uint32(31)
-        shift = 16 if dtype == "BF16" else 0
-        fast.sketch(wide, shift, self._sign_bits, offsets, flips, self.total, self._squares)
+        take, shift = (fast.sketch, 16) if dtype == "BF16" else (fast.sketch_wide, 0)
+        take(wide, shift, self._sign_bits, offsets, flips, self.total, self._squares)
         self._end_part()
 
     def _add_whole(self, bits: Bits, dtype: str) -> None:

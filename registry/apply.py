@@ -315,7 +315,6 @@ class _TensorJob:
             out[:] = held
             return
         if len(placed) == 1 and self._fused(placed[0], part.terms[0].alpha, held, dtype, out):
-            self.lost.chunk(held, out)
             return
         terms = [p.term(held.size, t.alpha) for p, t in zip(placed, part.terms, strict=True)]
         delta.add(held, dtype, terms, out, tensor.dtype)
@@ -330,7 +329,7 @@ class _TensorJob:
         self.lost.chunk(held, out, terms)
 
     def _fused(self, placed: Addend, alpha: float, held: Bits, dtype: str, out: Bits) -> bool:
-        """Decodes and adds the next frame in one go, where the source can."""
+        """Decodes, adds and counts the next frame in one go, where the source can."""
         if not isinstance(placed, Placed):
             return False
         source = placed.source
@@ -340,5 +339,9 @@ class _TensorJob:
         if payload is None:
             return False
         decoder = source.stream.decoder
-        decoder.add_frame(payload, alpha, held, dtype, out, self.tensor.dtype)
+        changed = decoder.add_frame(payload, alpha, held, dtype, out, self.tensor.dtype)
+        if changed is None:
+            self.lost.chunk(held, out)
+        else:
+            self.lost.changed(changed)
         return True

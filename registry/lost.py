@@ -61,6 +61,11 @@ class LostCounter:
             self._changed += int(np.count_nonzero(out != held))
             self._touched += touched
 
+    def changed(self, count: int) -> None:
+        """The same where the manifest knows, and *count* elements are not the base's."""
+        if self._counts:
+            self._changed += count
+
     @property
     def found(self) -> Lost:
         return Lost(self._tensor, self._touched, max(0, self._touched - self._changed))

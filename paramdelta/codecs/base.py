@@ -40,7 +40,7 @@ class Decoder(Protocol):
     def frame(self, payload: bytes, out: Bits) -> None: ...
     def add_frame(
         self, payload: bytes, alpha: float, base: Bits, base_dtype: str, out: Bits, out_dtype: str
-    ) -> None: ...
+    ) -> int | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +72,17 @@ class FrameDecoder:
 
     def add_frame(
         self, payload: bytes, alpha: float, base: Bits, base_dtype: str, out: Bits, out_dtype: str
-    ) -> None:
-        """rule(base, alpha·Δ) of the next frame into *out*."""
+    ) -> int | None:
+        """rule(base, alpha·Δ) of the next frame into *out*.
+
+        Returns how many elements are not the base's, where that was counted on the way.
+        """
         if self._buffer.size < out.size:
             self._buffer = np.empty(out.size, dtype=self._buffer.dtype)
         change = self._buffer[: out.size]
         self.frame(payload, change)
         delta.add(base, base_dtype, [delta.Term(alpha, change, self.dtype)], out, out_dtype)
+        return None
 
 
 def whole_rows(limit: int, row_length: int, elements: int) -> int:

@@ -201,6 +201,9 @@ class RansDecoder(FrameDecoder):
         self._places = np.empty(0, dtype=np.uint32)
         self._words = np.empty(0, dtype=np.uint32)
         self._rare = np.empty(0, dtype=np.uint16)
+        self._last = np.empty(0, dtype=np.uint16)  # the plain ones, of a frame taken in one call
+        self._states = np.empty(self._lanes, dtype=np.uint64)
+        self._units = np.empty(0, dtype=np.uint8)  # their classes
 
     @property
     def bits(self) -> int:
@@ -255,6 +258,42 @@ class RansDecoder(FrameDecoder):
         return Frame(elements, count, escapes, plain, head, body, classes, states)
 
     def frame(self, payload: bytes, out: Bits) -> None:
+        loops = coder(out.size)
+        if loops.frame is None or self._at_once(loops, payload, out[:0], 1.0, 0, out) is None:
+            self._step_by_step(payload, out)
+
+    def add_frame(
+        self, payload: bytes, alpha: float, base: Bits, base_dtype: str, out: Bits, out_dtype: str
+    ) -> int | None:
+        loops = coder(out.size)
+        if loops.frame is not None and self.dtype == base_dtype == out_dtype == "BF16":
+            rule = 1 if alpha == 1.0 else 2
+            changed = self._at_once(loops, payload, base, float(alpha), rule, out)
+            if changed is not None:
+                return changed
+        return super().add_frame(payload, alpha, base, base_dtype, out, out_dtype)
+
+    def _at_once(
+        self, loops: Coder, payload: bytes, base: Bits, alpha: float, rule: int, out: Bits
+    ) -> int | None:
+        """See kernels_frames. None if the frame is not sound: then ``opened`` or the end tells why,
+        and *out* is not what was meant."""
+        assert loops.frame is not None
+        if len(payload) < _HEAD.size or len(payload) % 4:
+            return None
+        words = np.frombuffer(payload, dtype="<u4")
+        if self._last.size < out.size + RARE_PAD:
+            self._last = np.empty(out.size + RARE_PAD, dtype=np.uint16)
+            self._units = np.empty(-(-out.size // self._unit) + 1, dtype=np.uint8)
+        self._make_room(words.size, out.size, out.size)
+        sound, changed = loops.frame(
+            words, self._tables, self._model.classes, self._class_bits, self._unit, self._bits,
+            int(self._model.escapes), self._states, self._units, self._words, self._rare,
+            self._last, self._places, base, alpha, rule, out,
+        )  # fmt: skip
+        return changed if sound else None
+
+    def _step_by_step(self, payload: bytes, out: Bits) -> None:
         opened = self.opened(payload, out.size)
         count, escapes, plain = opened.words, opened.escapes, opened.plain
         loops, all_words = coder(out.size), np.frombuffer(payload, dtype="<u4")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.checkpoints import bit_arrays, bits_of, carrier_of
 
-from paramdelta import codecs, delta, kernels, kernels_rans
+from paramdelta import codecs, delta, kernels, kernels_rans, processor
 from paramdelta.codecs import CODECS, palette, planes, rans, rans_model, rans_numpy, raw, zero
 from paramdelta.codecs.base import TensorSpec
 from paramdelta.codecs.survey import Statistics
@@ -214,7 +215,11 @@ def test_damaged_frames_are_refused_or_harmless(data: st.DataObject) -> None:
 
 
 LOOPS = {
-    "vectors": kernels._compiled_coder,
+    "at once": kernels._compiled_coder,
+    "at once, scalar": lambda: dataclasses.replace(
+        kernels._compiled_coder(), frame=kernels._FRAMES.scalar
+    ),
+    "vectors": lambda: dataclasses.replace(kernels._compiled_coder(), frame=None),
     "scalar": lambda: kernels.Coder(
         kernels_rans.encode, kernels_rans.decode, kernels_rans.checksum
     ),
@@ -252,6 +257,42 @@ def test_range_coded_frames_that_lie_with_a_right_checksum_do_no_harm(
         decoder.frame(payload.tobytes(), canary[100:-100])
         assert np.array_equal(canary[100:-100], elements)
     assert refused > 300
+
+
+@pytest.mark.parametrize("frame", ["scalar", "vectors"])
+def test_a_frame_that_is_taken_at_once_is_refused_where_it_is_step_by_step(
+    monkeypatch: pytest.MonkeyPatch, frame: str
+) -> None:
+    """Lies in every field, with a right checksum: the same verdict, and the same elements."""
+    if frame == "vectors" and not processor.has(*kernels.AVX512):
+        pytest.skip("no AVX-512")
+    one_call = getattr(kernels._FRAMES, frame)
+    steps = dataclasses.replace(kernels._compiled_coder(), frame=None)
+    monkeypatch.setattr(rans, "coder", lambda n: steps)
+    random = np.random.default_rng(8)
+    elements, verdicts = difference(3000), set()
+    for encoder in range_coders(elements, "BF16", 150):
+        payload = np.frombuffer(encoder.frame(elements), dtype="<u4")
+        decoder = codecs.open_decoder(
+            encoder.name, encoder.params, encoder.prologue(), "BF16", elements.size, 150
+        )
+        loops = dataclasses.replace(steps, frame=one_call)
+        for trial in range(300):
+            lie = payload.copy()
+            place = random.integers(1, (6, 40, lie.size)[trial % 3])
+            lie[place] ^= np.uint32(1 << random.integers(0, 32))
+            lie[0] = rans_numpy.checksum(lie[1:])
+            slow, fast = np.zeros_like(elements), np.zeros_like(elements)
+            try:
+                decoder.frame(lie.tobytes(), slow)
+                sound = True
+            except InvalidError:
+                sound = False
+            found = decoder._at_once(loops, lie.tobytes(), fast[:0], 1.0, 0, fast)
+            assert (found is not None) == sound, (trial, place)
+            assert not sound or np.array_equal(slow, fast)
+            verdicts.add(sound)
+    assert verdicts == {True, False}
 
 
 def test_a_flip_in_any_word_of_a_range_coded_frame_is_found() -> None:

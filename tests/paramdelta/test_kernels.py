@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import subprocess
 import sys
@@ -11,7 +12,15 @@ import pytest
 from numba import njit
 from support.checkpoints import SPECIAL_BITS
 
-from paramdelta import codecs, delta, kernels, kernels_numba, kernels_patch, kernels_rans
+from paramdelta import (
+    codecs,
+    delta,
+    kernels,
+    kernels_numba,
+    kernels_patch,
+    kernels_rans,
+    processor,
+)
 from paramdelta.codecs import palette, rans
 from paramdelta.codecs.base import TensorSpec
 from paramdelta.delta import Term
@@ -48,7 +57,7 @@ def both(monkeypatch: pytest.MonkeyPatch):
 
     def run(work):
         fast = work()
-        monkeypatch.setattr(kernels, "_load", lambda: None)
+        monkeypatch.setattr(kernels, "_load", lambda: False)
         slow = work()
         monkeypatch.undo()
         return fast, slow
@@ -255,6 +264,43 @@ def test_range_coded_frames_are_the_same(
     fast, slow = both(work)
     assert fast == slow
     assert fast[2] == change.tobytes()
+
+
+@pytest.mark.parametrize("index", range(4))
+@pytest.mark.parametrize("alpha", [1.0, 0.7, 0.0, -2.5])
+@pytest.mark.parametrize("frame", ["scalar", "vectors"])
+def test_a_frame_is_added_and_counted_as_by_the_rule(
+    both, monkeypatch: pytest.MonkeyPatch, index: int, alpha: float, frame: str
+) -> None:
+    if frame == "vectors" and not processor.has(*kernels.AVX512):
+        pytest.skip("no AVX-512")
+    alpha = float(np.float32(alpha))
+    loops = dataclasses.replace(kernels._compiled_coder(), frame=getattr(kernels._FRAMES, frame))
+    monkeypatch.setattr(kernels, "_compiled_coder", lambda: loops)
+    base, post = patterns()[index]
+    change = np.empty_like(base)
+    delta.extract(base, "BF16", post, "BF16", change)
+    stats = codecs.Statistics("BF16", 4096)
+    stats.update(change)
+    spec = TensorSpec("BF16", change.size, 4096)
+    encoder, _ = rans.fitted(*stats.finish(), stats.bins, spec)
+    size = encoder.frame_elements
+    frames = [(i, encoder.frame(change[i : i + size])) for i in range(0, change.size, size)]
+
+    def work() -> tuple[bytes, int | None]:
+        decoder = rans.RansDecoder(encoder.params, encoder.prologue(), spec)
+        out, counted = np.empty_like(base), 0
+        for i, payload in frames:
+            here = slice(i, i + size)
+            found = decoder.add_frame(payload, alpha, base[here], "BF16", out[here], "BF16")
+            counted += np.count_nonzero(out[here] != base[here]) if found is None else found
+        return out.tobytes(), counted
+
+    fast, slow = both(work)
+    assert fast == slow
+    by_rule = np.empty_like(base)
+    delta.add(base, "BF16", [Term(alpha, change, "BF16")], by_rule, "BF16")
+    assert fast[0] == by_rule.tobytes()
 
 
 def test_small_arrays_do_not_wake_numba() -> None:
