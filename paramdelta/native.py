@@ -31,6 +31,8 @@ import numpy as np
 from paramdelta import processor
 
 SOURCES = "kernels_*.py"
+# whose form of an array was tested; with another, numba's own functions are called
+KNOWN_NUMBA = ("0.68.",)
 FOLDER = "NUMBA_CACHE_DIR"  # where it is set, numba's own files lie there too
 _FORMAT = 1
 _HEX = 64
@@ -55,7 +57,7 @@ class Kernels:
         if name.startswith("__"):
             raise AttributeError(name)
         found: Callable[..., Any]
-        if name in self._signatures and processor.is_as_found():
+        if name in self._signatures and processor.is_as_found() and _is_known():
             found = Kernel(self._module, name, self._signatures[name])
         else:
             found = getattr(importlib.import_module(f"paramdelta.{self._module}"), name)
@@ -108,6 +110,11 @@ class Kernel:
         if not self._results:
             return None
         return results[0] if self._results == 1 else tuple(results)
+
+
+@functools.cache
+def _is_known() -> bool:
+    return metadata.version("numba").startswith(KNOWN_NUMBA)
 
 
 def _dtype_of(word: str) -> np.dtype[Any] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -91,14 +90,6 @@ def test_code_that_was_made_from_another_source_is_not_used(
     assert len({path.name for path in folder.glob("*.kernel")} - before) == 1
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_where_nothing_can_be_kept_they_run_all_the_same(folder: Path) -> None:
-    folder.mkdir(mode=0o500)
-    base, change, out = arrays(64)
-    Kernel("kernels_numba", "add", SUM)(base, change, out)
-    assert not list(folder.iterdir())
-
-
 def test_a_file_where_the_folder_should_be_does_no_harm(folder: Path) -> None:
     folder.write_text("")
     base, change, out = arrays(64)
@@ -146,3 +137,15 @@ def test_where_numba_was_told_something_its_own_functions_are_called(
     )
     monkeypatch.setenv("NUMBA_BOUNDSCHECK", "1")
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_with_a_numba_that_is_not_known_its_own_functions_are_called(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert isinstance(Kernels("kernels_numba", {"add": SUM}).add, Kernel)
+    monkeypatch.setattr(native, "KNOWN_NUMBA", ("0.1.",))
+    native._is_known.cache_clear()
+    try:
+        assert Kernels("kernels_numba", {"add": SUM}).add is kernels_numba.add
+    finally:
+        native._is_known.cache_clear()
