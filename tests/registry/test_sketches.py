@@ -220,7 +220,7 @@ def test_lost_and_damaged_sketches_are_told_made_again_and_the_same(
         estimated = registry.compare(["x", "lora"], sketch=True)
         told = {problem.subject: problem.reason for problem in estimated.problems}
         assert "damaged" in told["x@1"] and "no sketches" in told["lora@1"]
-        assert isinstance(estimated.pairs[0], SketchedPair) and not rough.pairs[0].by_layer
+        assert isinstance(estimated.pairs[0], SketchedPair) and not estimated.pairs[0].by_layer
         checked = registry.verify(all=True)
         assert checked.ok and [p.severity for p in checked.problems] == ["warning"]
         assert registry.reindex().sketches is None
