@@ -99,6 +99,7 @@ def ask_all(registry: Registry, size: Size) -> dict[str, tuple[int, float, float
         seconds.sort()
         at = [seconds[min(times - 1, int(times * p))] * 1000 for p in (0.5, 0.99)]
         found[name] = (rows, at[0], at[1])
+        console.print(f"  {name}: {at[0]:.1f}, {at[1]:.1f} ms", highlight=False)
     return found
 
 
@@ -147,11 +148,15 @@ def main() -> None:
         for name, url in urls.items():
             if asked.only not in (None, name):
                 continue
-            begun = time.perf_counter()
-            catalog = Catalog.open(url)
-            done = fill(catalog, size, asked.fill or 1e9)
-            catalog.close()
-            console.print(f"{name}: {time.perf_counter() - begun:.0f} s, full: {done}")
+            full = Path(place) / f"{name}.full"
+            if not full.exists():
+                begun = time.perf_counter()
+                catalog = Catalog.open(url)
+                if fill(catalog, size, asked.fill or 1e9):
+                    full.touch()
+                catalog.close()
+                took = time.perf_counter() - begun
+                console.print(f"{name}: {took:.0f} s, full: {full.exists()}")
             if asked.fill is not None:
                 continue
             folder = Path(place) / "registry"
