@@ -3,10 +3,10 @@
     python benchmarks/bench_compare.py --deltas 10000
 
 The catalog is that of bench_query: every delta of one architecture, with a sketch of its own of the
-real size, 16 kB. "product" is the matrix product alone, of sketches that are in memory; "call" is
-``Registry.neighbours``, from call to result, with the reading of all sketches; "raw read" the same
-bytes by a bare SQLite cursor, without the product. CPU is the process's own time, which other work
-on the machine stretches less.
+real size, 16 kB. "product" is the matrix product alone, of compact sketches that are in memory;
+"call" is ``Registry.neighbours``, from call to result, with the reading of all compact sketches and
+of the first ones' own; "raw read" the compact ones by a bare SQLite cursor, without the product.
+CPU is the process's own time, which other work on the machine stretches less.
 """
 
 from __future__ import annotations
@@ -19,19 +19,23 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "benchmarks")]
 
-from bench_catalog import places  # noqa: E402
 from bench_query import BASES, TIMES, fill  # noqa: E402
+from catalog_rows import places  # noqa: E402
 
 from paramdelta.sketch import WIDTH, Sketch  # noqa: E402
-from registry.compare_sketches import measured  # noqa: E402
+from registry.catalog.compact import compact  # noqa: E402
+from registry.catalog.light import MATRIX  # noqa: E402
+from registry.compare_sketches import rough  # noqa: E402
 from registry.config import Settings  # noqa: E402
 from registry.records import DeltaSketch  # noqa: E402
 from registry.registry import Registry  # noqa: E402
@@ -55,16 +59,22 @@ def product(deltas: int) -> Callable[[], object]:
     numbers = dice.standard_normal((deltas, WIDTH), dtype=np.float32)
     mine = Sketch(numbers[3])
     pages = [
-        [DeltaSketch("", 1, "", 1.0, row.tobytes()) for row in numbers[start : start + 500]]
-        for start in range(0, deltas, 500)
+        [DeltaSketch("", 1, "", 1, **compacted(row)) for row in numbers[start : start + MATRIX]]
+        for start in range(0, deltas, MATRIX)
     ]
-    return lambda: [measured(mine, page) for page in pages]
+    return lambda: [rough(mine, page) for page in pages]
+
+
+def compacted(row: npt.NDArray[np.float32]) -> dict[str, Any]:
+    return compact(row.tobytes())
 
 
 def raw_read(path: Path) -> Callable[[], object]:
     def run() -> int:
         with sqlite3.connect(path) as connection:
-            return sum(len(row[0]) for row in connection.execute("SELECT content FROM sketches"))
+            return sum(
+                len(row[0]) for row in connection.execute("SELECT codes FROM compact_sketches")
+            )
 
     return run
 

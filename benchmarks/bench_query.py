@@ -32,13 +32,14 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "benchmarks")]
 
-from bench_catalog import CHUNK, NOW, digest, places  # noqa: E402
+from catalog_rows import CHUNK, NOW, digest, places  # noqa: E402
+from llama_headers import Headers  # noqa: E402
 
 from paramdelta.digest import digest_of  # noqa: E402
 from paramdelta.fingerprint import Fingerprint, fingerprint  # noqa: E402
-from paramdelta.safetensors_header import TensorInfo  # noqa: E402
 from paramdelta.sketch import WIDTH  # noqa: E402
 from registry.catalog import schema  # noqa: E402
+from registry.catalog.compact import compact  # noqa: E402
 from registry.catalog.evidence import canonical  # noqa: E402
 from registry.catalog.rows import packed  # noqa: E402
 from registry.config import Settings  # noqa: E402
@@ -48,53 +49,6 @@ from registry.results import QueryResult  # noqa: E402
 BASES = 36
 POSTS = 2  # kinds of post of one base
 TIMES = 15
-
-CONFIG = {
-    "model_type": "llama", "hidden_act": "silu", "hidden_size": 4096, "num_attention_heads": 32,
-    "num_hidden_layers": 32, "num_key_value_heads": 8, "head_dim": 128, "rms_norm_eps": 1e-5,
-    "tie_word_embeddings": False, "vocab_size": 128256, "rope_theta": 500000.0,
-}  # fmt: skip
-LAYER = {
-    "input_layernorm": (4096,), "post_attention_layernorm": (4096,),
-    "mlp.down_proj": (4096, 14336), "mlp.gate_proj": (14336, 4096), "mlp.up_proj": (14336, 4096),
-    "self_attn.k_proj": (1024, 4096), "self_attn.v_proj": (1024, 4096),
-    "self_attn.q_proj": (4096, 4096), "self_attn.o_proj": (4096, 4096),
-}  # fmt: skip
-
-
-class Headers:
-    """The headers, config and tokenizer of an 8B Llama; *length* makes it another's."""
-
-    dtype = "BF16"
-
-    def __init__(self, length: int) -> None:
-        shapes: dict[str, tuple[int, ...]] = {
-            "model.embed_tokens.weight": (128256, 4096), "lm_head.weight": (128256, 4096),
-            "model.norm.weight": (4096,),
-        }  # fmt: skip
-        for i in range(32):
-            shapes |= {f"model.layers.{i}.{name}.weight": shape for name, shape in LAYER.items()}
-        self.tensors = {n: TensorInfo(n, "BF16", shape, 0, 0) for n, shape in shapes.items()}
-        added = [
-            {"id": 128000 + i, "content": f"<|reserved_special_token_{i}|>", "special": True}
-            for i in range(256)
-        ]
-        self._files: dict[str, dict[str, Any]] = {
-            "config.json": CONFIG | {"max_position_embeddings": length},
-            "tokenizer.json": {
-                "added_tokens": added, "normalizer": None, "pre_tokenizer": None,
-                "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]},
-            },
-        }  # fmt: skip
-
-    def has(self, path: str) -> bool:
-        return path in self._files
-
-    def json_file(self, name: str) -> dict[str, Any] | None:
-        return self._files.get(name)
-
-    def read_file(self, path: str, limit: int) -> bytes:
-        raise FileNotFoundError(path)
 
 
 def fill(registry: Registry, folder: Path, deltas: int, bases: int) -> None:
@@ -108,6 +62,13 @@ def fill(registry: Registry, folder: Path, deltas: int, bases: int) -> None:
 
     insert(schema.FingerprintRow, fingerprint_rows(found))
     insert(schema.SketchRow, sketch_rows(bases + deltas))
+    insert(
+        schema.CompactSketchRow,
+        (
+            {"sketch_id": row["id"], **compact(row["content"])}
+            for row in islice(sketch_rows(bases + deltas), bases, None)
+        ),
+    )
     insert(schema.BaseRow, base_rows(bases, folder, found[0], list(Headers(1).tensors)))
     insert(schema.ManifestRow, manifest_rows(deltas, bases, found[0]))
     insert(
@@ -118,6 +79,7 @@ def fill(registry: Registry, folder: Path, deltas: int, bases: int) -> None:
                 "name": f"team{i % 40}/delta-{i}",
                 "last_version": 1,
                 "latest_id": i + 1,
+                "latest_architecture": found[0].architecture_hash,
                 "created_at": NOW,
             }
             for i in range(deltas)
@@ -129,6 +91,9 @@ def fill(registry: Registry, folder: Path, deltas: int, bases: int) -> None:
         "yanked": None} for i in range(deltas)))  # fmt: skip
     insert(schema.TagRow, ({"release_id": i + 1, "key": "method", "value": ("sft", "dpo")[i % 2]}
                            for i in range(deltas)))  # fmt: skip
+    insert(schema.LatestTagRow, (
+        {"key": "method", "value": ("sft", "dpo")[i % 2], "name": f"team{i % 40}/delta-{i}",
+         "delta_id": i + 1} for i in range(deltas)))  # fmt: skip
     if engine.dialect.name == "postgresql":  # what its autovacuum does by itself
         with engine.begin() as connection:
             connection.execute(sa.text("ANALYZE"))

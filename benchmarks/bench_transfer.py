@@ -27,7 +27,7 @@ from registry.artifacts import Artifacts
 from registry.jobs import Job, run_jobs
 from registry.progress import NoProgress
 from registry.stores import open_store
-from registry.transfer import STREAMS, _copy_job
+from registry.moving import STREAMS, _copy_job
 source, target = (Artifacts(open_store(address)) for address in sys.argv[1:3])
 blobs = {d: int(n) for d, n in (text.split("=") for text in sys.argv[3:])}
 missing = target.missing(blobs)

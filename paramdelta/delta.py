@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from paramdelta.dtypes import ARITHMETIC, Bits
+from paramdelta.dtypes import Bits
 from paramdelta.kernels import compiled, surveyor
 from paramdelta.native import Kernels
-
-RULE = "exact-1"
+from paramdelta.rule import RULE as RULE
+from paramdelta.rule import delta_dtype as delta_dtype
 
 MAGNITUDE = {"BF16": 0x7FFF, "F16": 0x7FFF, "F32": 0x7FFFFFFF}  # all bits but the sign
 INFINITY = {"BF16": 0x7F80, "F16": 0x7C00, "F32": 0x7F800000}
@@ -44,13 +44,6 @@ class Term:
     alpha: float
     delta: Bits
     dtype: str
-
-
-def delta_dtype(base: str, post: str) -> str:
-    """The dtype that Δ is stored in: 16 bits where base and post share them, else float32."""
-    if base not in ARITHMETIC or post not in ARITHMETIC:
-        raise ValueError(f"no difference of {base} and {post}")
-    return base if base == post else "F32"
 
 
 def to_float32(bits: Bits, dtype: str) -> npt.NDArray[np.float32]:

@@ -2,16 +2,19 @@
 
 bfloat16 has no numpy type, so all arithmetic takes arrays of *bits*: ``uint16`` for BF16 and
 F16, ``uint32`` for F32. The carrier of a dtype is the unsigned integer of its size.
+
+numpy is imported when an array is needed: who only reads a manifest starts without it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
-Bits = npt.NDArray[Any]
+    Bits = npt.NDArray[Any]
 
 ITEM_BYTES: dict[str, int] = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
@@ -22,14 +25,20 @@ ITEM_BYTES: dict[str, int] = {
 
 ARITHMETIC = ("BF16", "F16", "F32")  # the dtypes that deltas are computed on
 
-_CARRIERS: dict[int, type[np.unsignedinteger[Any]]] = {
-    1: np.uint8,
-    2: np.uint16,
-    4: np.uint32,
-    8: np.uint64,
-}
+EIGHT_BIT = ("F8_E4M3", "F8_E5M2")  # floats that have scales (see fp8)
+EIGHT_BIT_VALUES = "BF16"  # the dtype of their numbers
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Bits":
+        import numpy.typing as npt
+
+        return npt.NDArray[Any]
+    raise AttributeError(name)
 
 
 def carrier(dtype: str) -> np.dtype[Any]:
     """The little-endian unsigned integer type that holds one element's bits."""
-    return np.dtype(_CARRIERS[ITEM_BYTES[dtype]]).newbyteorder("<")
+    import numpy as np
+
+    return np.dtype(f"<u{ITEM_BYTES[dtype]}")

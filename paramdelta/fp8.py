@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from paramdelta import delta
-from paramdelta.dtypes import Bits
+from paramdelta.dtypes import EIGHT_BIT, EIGHT_BIT_VALUES, Bits
 
-DTYPES = ("F8_E4M3", "F8_E5M2")
-VALUES = "BF16"  # the dtype of the numbers
+DTYPES = EIGHT_BIT
+VALUES = EIGHT_BIT_VALUES
 
 Floats = npt.NDArray[np.float32]
 

@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any, TypeVar
 
-from paramdelta import fp8, strict_json
-from paramdelta.delta import RULE, delta_dtype
+from paramdelta import strict_json
 from paramdelta.digest import Digest, content_digest, parse_digest, reproduces
-from paramdelta.dtypes import ARITHMETIC, ITEM_BYTES
+from paramdelta.dtypes import ARITHMETIC, EIGHT_BIT, EIGHT_BIT_VALUES, ITEM_BYTES
 from paramdelta.errors import InvalidError
 from paramdelta.limits import (
     MAX_CARRIED_FILES,
@@ -43,6 +42,7 @@ from paramdelta.manifest import (
     WeightFile,
 )
 from paramdelta.paths import PathNames, check_relative_path
+from paramdelta.rule import RULE, delta_dtype
 
 
 def read_manifest(data: bytes, where: object) -> Manifest:
@@ -427,7 +427,7 @@ def _misplaced(
         return f"lies in {place.tensor[:100]!r}, which is not listed"
     if place.start + math.prod(shape) > stored.elements:
         return f"lies beyond the end of {place.tensor}"
-    eight_bit = stored.dtype in fp8.DTYPES and dtype == fp8.VALUES
+    eight_bit = stored.dtype in EIGHT_BIT and dtype == EIGHT_BIT_VALUES
     if stored.dtype != dtype and not eight_bit:
         return f"is {dtype}, and {place.tensor} is {stored.dtype}"
     if place.scale is None:

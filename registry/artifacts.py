@@ -19,10 +19,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from paramdelta.digest import PREFIX, Digest, Hasher, digest_of
 from paramdelta.errors import CorruptError, InvalidError, NotFoundError
-from paramdelta.hashing import LaneHasher, hasher
 from paramdelta.limits import (
     MAX_LISTED_KEYS,
     MAX_MANIFEST_BYTES,
@@ -32,6 +32,9 @@ from paramdelta.limits import (
 )
 from paramdelta.problem import Problem
 from registry.stores.base import Staged, Stat, Store
+
+if TYPE_CHECKING:
+    from paramdelta.hashing import LaneHasher
 
 CHUNK = 1 << 20
 _REMEDY = "heal the store from a copy, or publish again"
@@ -351,7 +354,11 @@ class BlobReader:
         self, store: Store, key: str, digest: Digest, size: int, *, beside: bool = False
     ) -> None:
         self._key, self._digest, self._size = key, digest, size
-        self._hasher = hasher(size) if beside else Hasher()
+        self._hasher: Hasher | LaneHasher = Hasher()
+        if beside:
+            from paramdelta.hashing import hasher  # with numpy, which browsing does without
+
+            self._hasher = hasher(size)
         self._read = 0
         self._unhashed: list[bytes] = []  # what was read last
         self._file = store.open(key)

@@ -169,12 +169,13 @@ def _delete(
 ) -> list[Garbage]:
     """What was done with each."""
     objects = catalog.objects
+    collector = secrets.token_hex(16)
     wanted = _doomed(found)
     # of a collection that was killed, or of one beside us
     objects.absolve(objects.condemned() - set(wanted))
     condemned: list[str] = []
     for batch in _batches(wanted):
-        some = _seeing(reach, batch, lambda keys: objects.condemn(keys, reach.newest))
+        some = _seeing(reach, batch, lambda keys: objects.condemn(keys, reach.newest, collector))
         condemned += [key for key in batch if key in some]
     reach.catch_up()
     gone: set[str] = set()
@@ -189,7 +190,9 @@ def _delete(
         _refuse_guests(store, mark)
         if not reach.is_whole:
             break
-        gone |= _seeing(reach, batch, lambda keys: objects.erase(keys, reach.newest, unlink))
+        gone |= _seeing(
+            reach, batch, lambda keys: objects.erase(keys, reach.newest, collector, unlink)
+        )
     store.flush()
     objects.absolve(set(condemned) - gone)
     return [

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 from statistics import NormalDist
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from paramdelta import sketch
 from paramdelta.analysis import layer_of, layer_order, module_of
@@ -24,6 +24,8 @@ from registry.results import Compared, DriftRow, Neighbour, Neighbours, Sketched
 from registry.sketches import REBUILD, read_sketches, shared_groups
 
 CHANCE = 0.05  # that one of all unrelated deltas seems related
+MULTIPLIED = 32  # sketches at once: half a megabyte of float32, which stays in the cache
+DEVIATIONS = 8.0  # of the rounding of compact sketches, allowed for
 Part = TypeVar("Part", Estimate, Drift)
 
 
@@ -142,24 +144,29 @@ def rank_neighbours(
 ) -> Neighbours:
     """*release* against the latest release of every delta of its architecture, from the catalog.
 
-    One product of a matrix for each handful of deltas that the catalog gives: a megabyte that stays
-    in the processor's cache. All sketches are never held at once.
+    First by compact sketches, some hundreds at a time, as the catalog gives them. Then those that
+    may be among the first by their sketches themselves. All sketches are never held at once.
     """
     mine = _small_sketch(release)
     refs: list[tuple[str, str]] = []
-    found: list[tuple[sketch.Floats, sketch.Floats]] = [(np.empty(0), np.empty(0))]
+    ids: list[int] = []
+    parts = [_NO_ROUGH]
     own = 0
     for rows in catalog.evidence.delta_sketches(pattern, release.summary.architecture_hash):
         others = [row for row in rows if row.digest != release.digest]
         own += len(rows) - len(others)
         refs += [(f"{row.name}@{row.version}", row.digest) for row in others]
-        found.append(measured(mine, others))
-    cosines, ratios = (np.concatenate(part) for part in zip(*found, strict=True))
-    projections = cosines * ratios
+        ids += [row.sketch for row in others]
+        parts.append(rough(mine, others))
+    found = Rough(*map(np.concatenate, zip(*parts, strict=True)))
+    near, against = found.candidates(limit)
+    wanted = catalog.evidence.sketches({ids[i] for i in {*near, *against}})
     bound = _by_chance(len(refs))
 
     def neighbour(place: int) -> Neighbour:
-        cosine, ratio = float(cosines[place]), float(ratios[place])
+        other = sketch.Sketch.from_bytes(wanted[ids[place]], refs[place][0])
+        cosine = max(-1.0, min(1.0, mine.cosine(other)))
+        ratio = float(found.ratios[place])
         return Neighbour(
             *refs[place],
             cosine=cosine,
@@ -169,34 +176,68 @@ def rank_neighbours(
             significant=bound is not None and abs(cosine) > bound,
         )
 
-    by_cosine = heapq.nsmallest(limit, range(len(refs)), key=lambda i: (-cosines[i], refs[i]))
-    against: list[int] = np.flatnonzero(projections < 0).tolist()
-    by_projection = heapq.nsmallest(limit, against, key=lambda i: (projections[i], refs[i]))
+    nearest = sorted(map(neighbour, near), key=lambda one: (-one.cosine, one.ref))
+    interfering = (one for one in map(neighbour, against) if one.projection < 0)
     return Neighbours(
         ref=ref_of(release),
-        nearest=tuple(map(neighbour, by_cosine)),
-        interfering=tuple(map(neighbour, by_projection)),
+        nearest=tuple(nearest[:limit]),
+        interfering=tuple(sorted(interfering, key=lambda one: (one.projection, one.ref))[:limit]),
         compared=len(refs),
         skipped=catalog.evidence.count_deltas(pattern) - len(refs) - own,
         by_chance=bound,
     )
 
 
-def measured(
-    mine: sketch.Sketch, rows: Sequence[DeltaSketch]
-) -> tuple[sketch.Floats, sketch.Floats]:
-    """Cosines, and norms relative to *mine*; both 0 where a sketch is zero."""
-    data = b"".join(row.sketch for row in rows)
-    if len(data) != len(rows) * sketch.BYTES:
+class Rough(NamedTuple):
+    """Of each delta: its cosine by the compact sketch, how far that may be off, and its norm
+    relative to the one that is compared; all 0 where a sketch is zero."""
+
+    cosines: npt.NDArray[np.float64]
+    errors: npt.NDArray[np.float64]
+    ratios: npt.NDArray[np.float64]
+
+    def candidates(self, limit: int) -> tuple[list[int], list[int]]:
+        """Who may be among the *limit* nearest, and the *limit* most interfering."""
+        projections, slack = self.cosines * self.ratios, self.errors * self.ratios
+        near = _lowest(-self.cosines, self.errors, limit)
+        against = _lowest(projections, slack, limit)
+        return near.tolist(), against[(projections - slack)[against] < 0].tolist()
+
+
+_NO_ROUGH = Rough(np.empty(0), np.empty(0), np.empty(0))
+
+
+def _lowest(
+    values: npt.NDArray[np.float64], errors: npt.NDArray[np.float64], limit: int
+) -> npt.NDArray[np.intp]:
+    """Places of those that may be among the *limit* lowest; each is off by up to its error."""
+    if limit >= len(values):
+        return np.arange(len(values))
+    surely = np.partition(values + errors, limit - 1)[limit - 1]
+    return np.flatnonzero(values - errors <= surely)
+
+
+def rough(mine: sketch.Sketch, rows: Sequence[DeltaSketch]) -> Rough:
+    """InvalidError where a row has another size."""
+    data = b"".join(row.codes for row in rows)
+    if len(data) != len(rows) * sketch.WIDTH:
         raise InvalidError("the catalog holds sketches of another size")
-    matrix = np.frombuffer(data, dtype="<f4").reshape(-1, sketch.WIDTH)
-    norms = np.sqrt(np.einsum("ij,ij->i", matrix, matrix).astype(np.float64))
-    dots = (matrix @ mine.buckets).astype(np.float64)
+    codes = np.frombuffer(data, dtype=np.int8).reshape(-1, sketch.WIDTH)
+    norms, steps = (np.array([getattr(row, name) for row in rows]) for name in ("norm", "step"))
+    dots = np.empty(len(rows))
+    numbers = np.empty((MULTIPLIED, sketch.WIDTH), dtype=np.float32)
+    for start in range(0, len(rows), MULTIPLIED):
+        some = codes[start : start + MULTIPLIED]
+        held = numbers[: len(some)]
+        held[...] = some
+        dots[start : start + MULTIPLIED] = held @ mine.buckets
     size = mine.norm
     with np.errstate(divide="ignore", invalid="ignore"):
-        cosines = np.nan_to_num(dots / (norms * size), nan=0.0, posinf=0.0, neginf=0.0)
+        cosines = np.nan_to_num(dots * steps / (norms * size), nan=0.0, posinf=0.0, neginf=0.0)
         ratios = np.nan_to_num(norms / size, nan=0.0, posinf=0.0, neginf=0.0)
-    return np.clip(cosines, -1.0, 1.0), ratios
+        # rounding is off by up to half a step, evenly, each bucket for itself
+        errors = np.nan_to_num(DEVIATIONS * steps / math.sqrt(12) / norms, nan=0.0)
+    return Rough(np.clip(cosines, -1.0, 1.0), errors, ratios)
 
 
 def _by_chance(count: int) -> float | None:

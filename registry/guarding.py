@@ -20,6 +20,7 @@ from registry.catalog import Catalog
 from registry.catalog.objects import Claim, LeaseLostError, Objects
 from registry.guests import Guest
 from registry.ownership import claim as claim_store
+from registry.ownership import owner_of
 from registry.process import origin
 from registry.stores.base import KeepsHistory
 
@@ -158,16 +159,18 @@ class Holding:
         manifest: Digest,
         blobs: Mapping[Digest, int],
         act: Callable[[Claim | None], Result],
+        look: Callable[[Artifacts, Digest, Mapping[Digest, int]], object] | None = None,
     ) -> Result:
         """*act*, which puts the record and adds the release, with what it is to check.
 
-        ConflictError where a collection took something that it needs.
+        look: what to do where a collection may have taken something that it needs; ConflictError
+        where it has, unless told.
         """
         artifacts, guard = self.artifacts(), self._guarding()
         keys = keys_of(manifest, blobs)
         for left in reversed(range(TRIES)):
             if not guard.settle(keys):
-                _look(artifacts, manifest, blobs)
+                (look or _refuse_lost)(artifacts, manifest, blobs)
             try:
                 return act(guard.claim(keys))
             except LeaseLostError:
@@ -195,13 +198,19 @@ class Holding:
                 self._guard.leave()
 
 
-def _look(artifacts: Artifacts, manifest: Digest, blobs: Mapping[Digest, int]) -> None:
-    lost = [*artifacts.missing(blobs)]
+def lost(artifacts: Artifacts, manifest: Digest, blobs: Mapping[Digest, int]) -> list[Digest]:
+    """What of a release's objects is not there."""
+    found = [*artifacts.missing(blobs)]
     if artifacts.store.stat(manifest_key(manifest)) is None:
-        lost.append(manifest)
-    if lost:
+        found.append(manifest)
+    return found
+
+
+def _refuse_lost(artifacts: Artifacts, manifest: Digest, blobs: Mapping[Digest, int]) -> None:
+    gone = lost(artifacts, manifest, blobs)
+    if gone:
         raise ConflictError(
-            f"a collection took {len(lost)} objects of this release: it was silent for too long",
+            f"a collection took {len(gone)} objects of this release: it was silent for too long",
             where=artifacts.store.url,
             remedy="run the command again",
         )
@@ -216,6 +225,19 @@ def own_guard(catalog: Catalog) -> Callable[[Artifacts], Guard]:
         if claim_store(artifacts.store, catalog.id) == catalog.id:
             return Leases(catalog.objects)
         return Visit(artifacts)
+
+    return make
+
+
+def reindexing_guard(catalog: Catalog) -> Callable[[Artifacts], Guard]:
+    """For who adds to the catalog what the store has. Only the store's owner collects, and then its
+    leases are in this catalog; another's collection keeps what the store's records need."""
+
+    def make(artifacts: Artifacts) -> Guard:
+        store = artifacts.store
+        if isinstance(store, KeepsHistory) or owner_of(store) not in (None, catalog.id):
+            return Unguarded()
+        return Leases(catalog.objects)
 
     return make
 

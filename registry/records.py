@@ -86,13 +86,18 @@ class DeltaEvidence(NamedTuple):
 
 
 class DeltaSketch(NamedTuple):
-    """The latest release of a delta and its small sketch, as comparing one with all needs it."""
+    """The latest release of a delta and its small sketch, as comparing one with all needs it.
+
+    sketch: its id. norm: of the sketch; step and codes: as ``registry.catalog.compact`` makes them.
+    """
 
     name: str
     version: int
     digest: str
-    norm: float | None
-    sketch: bytes
+    sketch: int
+    norm: float
+    step: float
+    codes: bytes
 
 
 class BaseEvidence(NamedTuple):

@@ -128,11 +128,16 @@ def read_record(artifacts: Artifacts, name: str, version: int) -> ReleaseRecord:
 def seal_of(artifacts: Artifacts, record: ReleaseRecord) -> SealedRelease:
     """*record* with the summary of its manifest, which the store has; both are checked."""
     where = f"{record.name}@{record.version}"
-    manifest = Manifest.from_bytes(artifacts.read_manifest(record.manifest), where)
+    manifest = manifest_of(artifacts, record)
     sketches = artifacts.read_blob(manifest.sketch, manifest.sketch_size)
     delta_sketch = Sketch.from_bytes(sketches[:BYTES], where)
     base_sketch = Sketch.from_bytes(sketches[BYTES:], where)
     return sealed(record, summarize(manifest, record.manifest, delta_sketch, base_sketch))
+
+
+def manifest_of(artifacts: Artifacts, record: ReleaseRecord) -> Manifest:
+    where = f"{record.name}@{record.version}"
+    return Manifest.from_bytes(artifacts.read_manifest(record.manifest), where)
 
 
 def summarize(

@@ -13,4 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 if not Path("/dev/nvidiactl").exists():
     os.environ["TRITON_INTERPRET"] = "1"
 
+from support import compiled
+
+compiled.share()
 pytest_plugins = ["support.store_fixtures"]

@@ -6,12 +6,12 @@ import errno
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, Executable, create_engine, event, make_url
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.orm import Session
@@ -117,6 +117,40 @@ def reading(engine: Engine) -> Iterator[Session]:
     """A session that only reads, and waits for no writer."""
     with once(engine), Session(engine.execution_options(**READS)) as session:
         yield session
+
+
+def streamed(
+    connection: Connection, statement: Executable, size: int
+) -> Iterator[Sequence[Sequence[Any]]]:
+    """Rows of plain columns, *size* at a time; never are all held.
+
+    From PostgreSQL in its binary form: as text, bytes are twice as long and decoded digit by digit.
+    """
+    with _binary(connection):
+        found = connection.execution_options(yield_per=size).execute(statement)
+        yield from found.partitions()
+
+
+@contextmanager
+def _binary(connection: Connection) -> Iterator[None]:
+    """Statements that are streamed meanwhile get binary results."""
+    if connection.dialect.name != "postgresql":
+        yield
+        return
+    import psycopg
+
+    class BinaryCursor(psycopg.ServerCursor[Any]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            self.format = psycopg.pq.Format.BINARY
+
+    driver: Any = connection.connection.driver_connection
+    before = driver.server_cursor_factory
+    driver.server_cursor_factory = BinaryCursor
+    try:
+        yield
+    finally:
+        driver.server_cursor_factory = before
 
 
 def writing(engine: Engine, work: Callable[[Session], Result]) -> Result:

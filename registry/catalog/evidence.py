@@ -6,13 +6,21 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+from sqlalchemy import insert as sa_insert
 from sqlalchemy import select
 from sqlalchemy.orm import Session, joinedload, undefer
 from sqlalchemy.orm.interfaces import ORMOption
 
 from paramdelta.digest import digest_of
+from registry.catalog.compact import compact
 from registry.catalog.rows import packed, values_of_base, values_of_summary
-from registry.catalog.schema import BaseRow, FingerprintRow, ManifestRow, SketchRow
+from registry.catalog.schema import (
+    BaseRow,
+    CompactSketchRow,
+    FingerprintRow,
+    ManifestRow,
+    SketchRow,
+)
 from registry.records import Base, DeltaSummary
 
 Kept = TypeVar("Kept", FingerprintRow, SketchRow)
@@ -54,6 +62,8 @@ def manifest_row(session: Session, summary: DeltaSummary) -> ManifestRow:
         [summary.base_fingerprint, summary.post_fingerprint],
         [summary.sketch, summary.base_sketch],
     )
+    if sketches[0] is not None:
+        _keep_compact(session, sketches[0])
     return ManifestRow(
         **values_of_summary(summary),
         base_fingerprint=fingerprints[0],
@@ -80,6 +90,18 @@ def _kept(
         [held[digest_of(text)] for text in texts],
         [kept[digest_of(content)] if content else None for content in sketches],
     )
+
+
+def _keep_compact(session: Session, sketch: SketchRow) -> None:
+    if session.get(CompactSketchRow, sketch.id) is not None:
+        return
+    values = {"sketch_id": sketch.id, **compact(sketch.content)}
+    if session.get_bind().dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert
+
+        session.execute(insert(CompactSketchRow).values(values).on_conflict_do_nothing())
+    else:
+        session.execute(sa_insert(CompactSketchRow).values(values))
 
 
 def canonical(content: Mapping[str, Any]) -> bytes:

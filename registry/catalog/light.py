@@ -13,10 +13,11 @@ from sqlalchemy import Engine, func, select
 
 from registry.catalog import statements
 from registry.catalog.checks import asked
-from registry.catalog.engine import reading
+from registry.catalog.engine import reading, streamed
 from registry.catalog.rows import unpacked
 from registry.catalog.schema import (
     BaseRow,
+    CompactSketchRow,
     DeltaRow,
     FingerprintRow,
     ManifestRow,
@@ -32,7 +33,7 @@ from registry.records import (
     ReleaseFacts,
 )
 
-MATRIX = 64  # sketches of 16 kB multiplied at once
+MATRIX = 250  # compact sketches of 4 kB multiplied at once: a megabyte
 CHUNK = 500  # values asked for in one statement
 MAX_FINGERPRINTS = 256  # kept in memory; one of a large model takes about 100 kB there
 
@@ -50,7 +51,8 @@ _OF_DELTA = (
     ManifestRow.norm,
 )
 _SKETCHED = (
-    DeltaRow.name, ReleaseRow.version, ManifestRow.digest, ManifestRow.norm, SketchRow.content,
+    DeltaRow.name, ReleaseRow.version, ManifestRow.digest, CompactSketchRow.sketch_id,
+    CompactSketchRow.norm, CompactSketchRow.step, CompactSketchRow.codes,
 )  # fmt: skip
 _OF_BASE = (
     BaseRow.name,
@@ -74,10 +76,7 @@ class Evidence:
     ) -> list[DeltaEvidence]:
         """The latest release of every delta, in any order."""
         with reading(self._engine) as session:
-            popular = architecture_hash is not None and statements.is_popular(
-                session, architecture_hash
-            )
-            latest = statements.latest(tags or {}, architecture_hash, popular=popular)
+            latest = statements.latest(tags or {}, architecture_hash)
             statement = latest.with_only_columns(*_OF_DELTA)
             return list(map(DeltaEvidence._make, session.connection().execute(statement).all()))
 
@@ -119,26 +118,23 @@ class Evidence:
     def delta_sketches(
         self, pattern: str | None, architecture_hash: str
     ) -> Iterator[list[DeltaSketch]]:
-        """Of the latest release of every delta that matches; some dozens at a time.
+        """Of the latest release of every delta that matches; some hundreds at a time.
 
         Those without a sketch are passed over.
         """
         with reading(self._engine) as session:
-            popular = statements.is_popular(session, architecture_hash)
-            latest = statements.latest({}, architecture_hash, popular=popular)
             statement = (
-                statements.matching(session, latest, pattern)
-                .join(SketchRow, SketchRow.id == ManifestRow.sketch_id)
+                statements.matching(session, statements.latest({}, architecture_hash), pattern)
+                .join(CompactSketchRow, CompactSketchRow.sketch_id == ManifestRow.sketch_id)
                 .with_only_columns(*_SKETCHED)
             )
-            streamed = session.connection().execution_options(yield_per=MATRIX).execute(statement)
-            for some in streamed.partitions():
+            for some in streamed(session.connection(), statement, MATRIX):
                 yield list(map(DeltaSketch._make, some))
 
     def count_deltas(self, pattern: str | None) -> int:
         """How many deltas that match have a latest release, of any architecture."""
         with reading(self._engine) as session:
-            latest = statements.latest({}, None).with_only_columns(func.count(ReleaseRow.id))
+            latest = statements.listed({})[0].with_only_columns(func.count(DeltaRow.id))
             return session.scalar(statements.matching(session, latest, pattern)) or 0
 
     def base_values(self, content_digests: Iterable[str]) -> list[BaseValues]:

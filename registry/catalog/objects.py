@@ -161,28 +161,27 @@ class Objects:
         with reading(self._engine) as session:
             return set(session.scalars(select(CondemnedRow.key)))
 
-    def condemn(self, keys: Sequence[str], newest: int) -> set[str]:
-        """Condemns those of *keys* that nobody leases; which. None of them is referred to by a
-        manifest up to the row *newest*; UnseenError where there are newer ones."""
+    def condemn(self, keys: Sequence[str], newest: int, collector: str) -> set[str]:
+        """Condemns those of *keys* that nobody leases, as *collector*; which. None of them is
+        referred to by a manifest up to the row *newest*; UnseenError where there are newer ones."""
 
         def work(session: Session) -> set[str]:
             collecting(session)
             _refuse_unseen(session, newest)
             free = set(keys) - _leased(session, keys)
-            known: set[str] = set()
-            for some in chunks(free):
-                of = select(CondemnedRow.key).where(CondemnedRow.key.in_(some))
-                known |= set(session.scalars(of))
-            if rows := [{"key": key} for key in sorted(free - known)]:
+            _absolve(session, free)  # by whomever: it is ours from now on
+            if rows := [{"key": key, "collector": collector} for key in sorted(free)]:
                 session.execute(insert(CondemnedRow), rows)
             return free
 
         return writing(self._engine, work)
 
     def erase(
-        self, keys: Sequence[str], newest: int, unlink: Callable[[set[str]], None]
+        self, keys: Sequence[str], newest: int, collector: str, unlink: Callable[[set[str]], None]
     ) -> set[str]:
-        """Looks again, and deletes those of *keys* that are still condemned and still free; which.
+        """Looks again, and deletes those of *keys* that are still free and have stood condemned
+        since *collector* condemned them; which. What another condemned since, somebody leased in
+        between, and only the other has looked at what became of that.
 
         unlink: deletes from the store; run again where the database asks for it. Nobody can lease
         while it runs, so it is given few. A crash in it leaves them condemned. UnseenError.
@@ -193,7 +192,8 @@ class Objects:
             _refuse_unseen(session, newest)
             doomed: set[str] = set()
             for some in chunks(keys):
-                of = select(CondemnedRow.key).where(CondemnedRow.key.in_(some))
+                ours = CondemnedRow.collector == collector
+                of = select(CondemnedRow.key).where(CondemnedRow.key.in_(some), ours)
                 doomed |= set(session.scalars(of))
             doomed -= _leased(session, doomed)
             if doomed:

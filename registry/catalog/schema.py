@@ -1,7 +1,8 @@
 """The catalog's tables. A change here needs a migration; a test compares the two.
 
 releases are immutable but for ``yanked``. deltas.last_version is the counter that allots versions;
-deltas.latest_id points to the highest release that is not yanked, so that listing needs no search.
+deltas.latest_id points to the highest release that is not yanked, so that listing needs no search;
+latest_architecture and the rows of latest_tags follow it.
 Widths are bytes of UTF-8 (``checks`` holds values to them); what an index holds stays below the
 2,704 bytes that PostgreSQL allows.
 
@@ -110,6 +111,19 @@ class SketchRow(Table):
     content: Mapped[bytes] = mapped_column(LargeBinary)
 
 
+class CompactSketchRow(Table):
+    """Of a delta's sketch (``compact``)."""
+
+    __tablename__ = "compact_sketches"
+
+    sketch_id: Mapped[int] = mapped_column(
+        ForeignKey("sketches.id", ondelete="CASCADE"), primary_key=True
+    )
+    norm: Mapped[float] = mapped_column(Double)
+    step: Mapped[float] = mapped_column(Double)
+    codes: Mapped[bytes] = mapped_column(LargeBinary)
+
+
 class BaseRow(Table):
     """value_digests: packed by ``rows``, None in rows of older versions."""
 
@@ -177,7 +191,10 @@ class DeltaRow(Table):
     last_version: Mapped[int]
     # set in the transaction that adds the first release; no constraint, for it would be circular
     latest_id: Mapped[int | None] = mapped_column(BigInteger, index=True)
+    latest_architecture: Mapped[str | None] = mapped_column(DIGEST)
     created_at: Mapped[datetime] = mapped_column(UtcTime)
+
+    __table_args__ = (Index(None, "latest_architecture", "name"),)
 
 
 class ReleaseRow(Table):
@@ -208,6 +225,18 @@ class TagRow(Table):
     value: Mapped[str] = mapped_column(TAG_VALUE)
 
     __table_args__ = (Index(None, "key", "value"),)
+
+
+class LatestTagRow(Table):
+    """A tag of a delta's latest release, in the order in which deltas are listed. name: the
+    delta's, which never changes."""
+
+    __tablename__ = "latest_tags"
+
+    key: Mapped[str] = mapped_column(TAG_KEY, primary_key=True)
+    value: Mapped[str] = mapped_column(TAG_VALUE, primary_key=True)
+    name: Mapped[str] = mapped_column(NAME, primary_key=True)
+    delta_id: Mapped[int] = mapped_column(ForeignKey("deltas.id", ondelete="CASCADE"), index=True)
 
 
 class AliasRow(Table):
@@ -319,8 +348,13 @@ class LeaseRow(Table):
 
 
 class CondemnedRow(Table):
-    """An object that a collection is about to delete, or was when it was killed."""
+    """An object that a collection is about to delete, or was when it was killed.
+
+    collector: the one that condemned it last; None in rows of older versions, which nobody deletes
+    by.
+    """
 
     __tablename__ = "condemned"
 
     key: Mapped[str] = mapped_column(STORE_KEY, primary_key=True)
+    collector: Mapped[str | None] = mapped_column(String(32))

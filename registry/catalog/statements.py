@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, func, select
+from sqlalchemy import ColumnElement, Select, delete, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased, contains_eager, joinedload
 from sqlalchemy.orm.interfaces import ORMOption
 
@@ -20,9 +20,9 @@ from registry.catalog.schema import (
     BaseRow,
     DeltaRow,
     EventRow,
+    LatestTagRow,
     ManifestRow,
     ReleaseRow,
-    TagRow,
 )
 from registry.records import SealedRelease
 from registry.references import LATEST
@@ -33,48 +33,52 @@ def whole_release() -> ORMOption:
     return joinedload(ReleaseRow.manifest, innerjoin=True).options(*of_manifest())
 
 
-def latest(
-    tags: Mapping[str, str], architecture_hash: str | None, *, popular: bool = False
-) -> Select[Any]:
-    """The latest release of every delta, joined to it and to the manifest, narrowed.
-
-    popular: most deltas are of this architecture, so that no index of it is to be used. (SQLite
-    cannot know.)
-    """
-    statement = (
-        select(ReleaseRow)
-        .join(DeltaRow, DeltaRow.latest_id == ReleaseRow.id)
-        .join(ManifestRow, ManifestRow.id == ReleaseRow.manifest_id)
-    )
-    for key, value in tags.items():
-        tag = aliased(
-            TagRow
-        )  # a join, not a search in a list: SQLite would make it again and again
-        same = (tag.key == asked(TagRow.key, key), tag.value == asked(TagRow.value, value))
-        statement = statement.join(tag, and_(tag.release_id == ReleaseRow.id, *same))
+def listed(
+    tags: Mapping[str, str], architecture_hash: str | None = None
+) -> tuple[Select[Any], InstrumentedAttribute[str]]:
+    """The ids of deltas that have a latest release, narrowed by that; and the name to sort by,
+    which is in the index that finds them."""
+    statement = select(DeltaRow.id).where(DeltaRow.latest_id.is_not(None))
+    name = DeltaRow.name
+    for place, (key, value) in enumerate(tags.items()):
+        tag = aliased(LatestTagRow)
+        statement = statement.join(tag, tag.delta_id == DeltaRow.id).where(
+            tag.key == asked(LatestTagRow.key, key), tag.value == asked(LatestTagRow.value, value)
+        )
+        if place:
+            statement = statement.where(tag.name == name)
+        else:
+            name = tag.name
     if architecture_hash is not None:
         wanted = asked(ManifestRow.architecture_hash, architecture_hash)
-        column = ManifestRow.architecture_hash
-        statement = statement.where((column.concat("") if popular else column) == wanted)
-    return statement
+        statement = statement.where(DeltaRow.latest_architecture == wanted)
+    return statement, name
 
 
-def is_popular(session: Session, architecture_hash: str) -> bool:
-    """Whether SQLite is to be told so. PostgreSQL keeps statistics."""
-    if session.get_bind().dialect.name != "sqlite":
-        return False
-    wanted = asked(ManifestRow.architecture_hash, architecture_hash)
-    same = select(func.count()).where(ManifestRow.architecture_hash == wanted)
-    deltas = select(func.count(DeltaRow.latest_id))
-    return 4 * (session.scalar(same) or 0) > (session.scalar(deltas) or 0)
+def latest(tags: Mapping[str, str], architecture_hash: str | None = None) -> Select[Any]:
+    """The latest release of every delta, joined to it and to the manifest, narrowed."""
+    return (
+        listed(tags, architecture_hash)[0]
+        .join(ReleaseRow, ReleaseRow.id == DeltaRow.latest_id)
+        .join(ManifestRow, ManifestRow.id == ReleaseRow.manifest_id)
+    )
 
 
-def with_joined(statement: Select[Any], evidence: bool) -> Select[Any]:
-    """Rows of ``latest`` take delta and manifest from the joins that are there already."""
+def page_of_releases(deltas: Select[Any], evidence: bool) -> Select[Any]:
+    """The latest releases of *deltas*, a page of ``listed``, by name. Only of those is anything
+    but the name read. evidence: with that of the manifest."""
+    page = deltas.subquery()
     manifest = contains_eager(ReleaseRow.manifest)
     if evidence:
         manifest = manifest.options(*of_manifest())
-    return statement.options(contains_eager(ReleaseRow.delta), manifest)
+    return (
+        select(ReleaseRow)
+        .join(DeltaRow, DeltaRow.latest_id == ReleaseRow.id)
+        .join(ManifestRow, ManifestRow.id == ReleaseRow.manifest_id)
+        .join(page, page.c.id == DeltaRow.id)
+        .options(contains_eager(ReleaseRow.delta), manifest)
+        .order_by(DeltaRow.name)
+    )
 
 
 def page(
@@ -203,10 +207,18 @@ def locked_delta(session: Session, name: str, created_at: datetime) -> DeltaRow:
     return row
 
 
-def highest_left(session: Session, delta: DeltaRow) -> int | None:
-    """The id of the highest release that is not yanked."""
-    left = select(ReleaseRow.id).where(ReleaseRow.delta_id == delta.id, ReleaseRow.yanked.is_(None))
-    return session.scalar(left.order_by(ReleaseRow.version.desc()).limit(1))
+def point_to_latest(session: Session, delta: DeltaRow) -> None:
+    """After any change of the delta's releases: the highest that is not yanked is its latest."""
+    left = select(ReleaseRow).where(ReleaseRow.delta_id == delta.id, ReleaseRow.yanked.is_(None))
+    row = session.scalar(left.order_by(ReleaseRow.version.desc()).limit(1))
+    delta.latest_id = row.id if row else None
+    delta.latest_architecture = row.manifest.architecture_hash if row else None
+    session.execute(delete(LatestTagRow).where(LatestTagRow.delta_id == delta.id))
+    session.add_all(
+        LatestTagRow(key=tag.key, value=tag.value, name=delta.name, delta_id=delta.id)
+        for tag in (row.tags if row else ())
+    )
+    session.flush()
 
 
 def oldest_of_manifest(session: Session, digest: str) -> ReleaseRow | None:
@@ -256,7 +268,7 @@ def add_release(
     session.add(row)
     session.flush()
     delta.last_version = max(version, delta.last_version)
-    delta.latest_id = highest_left(session, delta)
+    point_to_latest(session, delta)
     log(session, found.author, action, delta.name, {"version": version, "digest": found.digest})
     session.flush()
     return row

@@ -93,7 +93,9 @@ class Releases(Signing):
         offset: int = 0,
     ) -> list[ReleaseView]:
         """The latest release of every name that matches."""
-        found = self.catalog.list_releases(pattern, tags=tags or {}, limit=limit, offset=offset)
+        found = self.catalog.list_releases(
+            pattern, tags=tags or {}, limit=limit, offset=offset, evidence=False
+        )
         return [ReleaseView(release) for release in found]
 
     def show(self, delta: str) -> ReleaseDetail:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import secrets
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,9 @@ pytestmark = pytest.mark.usefixtures("remotes")
 DATA = random.Random(1).randbytes(3_000_000)  # several pieces of a download
 
 
+S3 = {"s3": "moto", "seaweedfs": "seaweedfs"}
+
+
 @pytest.fixture(params=["s3", "hub"])
 def kind(request: pytest.FixtureRequest) -> str:
     name: str = request.param
@@ -35,9 +39,9 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def proxy(request: pytest.FixtureRequest, kind: str) -> Iterator[Proxy]:
-    if kind == "s3":
-        moto: S3Server = request.getfixturevalue("moto")
-        upstream = moto.endpoint
+    if kind in S3:
+        server: S3Server = request.getfixturevalue(S3[kind])
+        upstream = server.endpoint
     else:
         hub: StoreHub = request.getfixturevalue("hub")
         upstream = hub.url
@@ -49,9 +53,9 @@ def proxy(request: pytest.FixtureRequest, kind: str) -> Iterator[Proxy]:
 def address(request: pytest.FixtureRequest, kind: str, proxy: Proxy,
             monkeypatch: pytest.MonkeyPatch) -> str:  # fmt: skip
     """Of an empty store behind the proxy."""
-    if kind == "s3":
-        moto: S3Server = request.getfixturevalue("moto")
-        return moto.address(proxy.url)
+    if kind in S3:
+        server: S3Server = request.getfixturevalue(S3[kind])
+        return server.address(proxy.url)
 
     def opened(address: str) -> Store:
         return HubStore(address.removeprefix("hf://"), endpoint=proxy.url, token="hf_secret_token")
@@ -218,6 +222,30 @@ def test_with_three_of_ten_requests_failing_push_and_pull_converge(
         found = bob.restore("chat@1", tmp_path / "back", base=str(base))
         assert dict(found.files) == files_of(post)
         assert [v.release.version for v in bob.releases()] == [2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["seaweedfs"], indirect=True)
+def test_a_registry_that_was_wiped_comes_back_from_a_real_server_with_such_a_network(
+    address: str, proxy: Proxy, tmp_path: Path
+) -> None:
+    base, post, _ = family(tmp_path)
+    proxy.randomly(0.3, 4)
+    with registry_in(tmp_path / "a") as ann:
+        for seed in range(4):
+            other = changed(llama_like(1), 8 + seed)
+            ann.publish("chat", str(base), str(write_checkpoint(tmp_path / f"p{seed}", other)))
+        ann.publish("chat", str(base), str(post))
+        converge(lambda: ann.push(["chat"], address))
+        converge(lambda: ann.push([f"chat@{version}" for version in range(1, 5)], address))
+    shutil.rmtree(tmp_path / "a")
+    with registry_in(tmp_path / "a") as ann:
+        converge(lambda: ann.pull([f"chat@{version}" for version in range(1, 6)], address))
+        assert len(proxy.faults) > 40
+        assert ann.verify(all=True, deep=True).ok
+        for version, folder in enumerate([*(tmp_path / f"p{s}" for s in range(4)), post], 1):
+            found = ann.restore(f"chat@{version}", tmp_path / f"back{version}", base=str(base))
+            assert dict(found.files) == files_of(folder)
 
 
 def test_a_push_cut_off_anywhere_leaves_nothing_visible_and_goes_on(

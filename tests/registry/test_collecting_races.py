@@ -6,6 +6,7 @@ import itertools
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from support import postgres
 from support.checkpoints import tensor, write_checkpoint
 from support.interleaving import At, HookedStore, hooked
 
+from paramdelta import sketch
 from paramdelta.errors import ConflictError
 from registry import guests, seen, tensor_jobs
 from registry.artifacts import Artifacts
+from registry.catalog.objects import UnseenError
 from registry.config import Settings
 from registry.registry import Registry
 from registry.stores import SCHEMES, Store
@@ -309,6 +312,54 @@ def test_an_interrupted_publish_that_goes_on_beside_a_collection_is_whole(
             if at.seen < n:
                 break
         assert n > 3
+
+
+# -- records that some other tool brought ---------------------------------------------------
+
+
+def bring_record(place: Place) -> None:
+    """As a copy of another store does, after everything that the release needs."""
+    record = place.folder / "registry" / "store" / "releases/x/@/1.json"
+    record.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(place.folder / "record", record)
+
+
+def test_a_reindex_beside_a_collection_adds_nothing_broken_in_silence(place: Place) -> None:
+    """The record comes after a collection's last look; then its deletion, at every call of the
+    reindex: what that says to be there must stay."""
+    with place.open("first") as first:
+        place.publish(first)
+        shutil.copy(place.folder / "first/store/releases/x/@/1.json", place.folder / "record")
+    broken = 0
+    with place.open() as ours, place.open() as theirs:
+        store = ours.artifacts.store
+        for n in itertools.count(1):
+            place.leave_all_as_garbage()
+            sketches = 2 * sketch.BYTES  # a reindex reads them, and the manifest, anyway
+            keys = [stat.key for stat in store.list("blobs/") if stat.size != sketches]
+            assert theirs.catalog.objects.condemn(keys, 0, "gc") == set(keys)
+            bring_record(place)
+
+            def delete(doomed: set[str]) -> None:
+                for key in doomed:
+                    store.delete(key)
+
+            def erase(keys: list[str] = keys) -> None:
+                with suppress(UnseenError):
+                    theirs.catalog.objects.erase(keys, 0, "gc", delete)
+
+            at = At(n, erase, in_the_open)
+            told = hooked(ours, store, at).reindex().problems
+            ours._artifacts = Artifacts(store)
+            visible = bool(ours.catalog.all_releases())
+            assert told or (visible and ours.verify(all=True).ok)
+            broken += bool(told)
+            with ours.catalog._engine.begin() as connection:
+                connection.execute(sa.text("DELETE FROM condemned"))
+            forget(ours)
+            if at.seen < n:
+                break
+    assert 0 < broken < n and n > 4
 
 
 # -- guests -------------------------------------------------------------------------------

@@ -25,7 +25,11 @@ from cli import run
 from paramdelta.analysis import layer_of, module_of
 from paramdelta.digest import Digest
 from paramdelta.errors import IncompatibleError, NotFoundError, UsageError
+from paramdelta.sketch import WIDTH, Sketch
 from registry.artifacts import sketches_key
+from registry.catalog.compact import compact
+from registry.compare_sketches import rough
+from registry.records import DeltaSketch
 from registry.registry import Registry
 from registry.results import SketchedPair
 
@@ -52,9 +56,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 def test_cosines_of_trained_pairs_are_within_three_hundredths(trained: Registry) -> None:
     """As a whole, in every layer and in every module; and the stated errors are the errors."""
     exact = trained.compare(list(PAIRS)).pairs
-    rough = trained.compare(list(PAIRS), sketch=True).pairs
+    estimated = trained.compare(list(PAIRS), sketch=True).pairs
     scores = []
-    for one, two in zip(exact, rough, strict=True):
+    for one, two in zip(exact, estimated, strict=True):
         assert isinstance(two, SketchedPair) and (one.a, one.b) == (two.a, two.b)
         parts = [("whole", one.whole, two.whole)]
         parts += [(k, one.by_layer[k], two.by_layer[k]) for k in one.by_layer]
@@ -112,6 +116,30 @@ def test_neighbours_are_ranked_as_their_cosines_are(trained: Registry) -> None:
         assert one.significant == (abs(one.cosine) > found.by_chance)
     assert [one.ref for one in trained.neighbours("upper", "d*").nearest] == ["digits@1"]
     assert len(trained.neighbours("upper", None, 1).nearest) == 1
+
+
+def test_compact_sketches_pass_over_nobody_who_is_among_the_first() -> None:
+    """Also where hundreds lie so close together that rounding mixes them."""
+    dice = np.random.default_rng(3)
+    mine = Sketch(dice.standard_normal(WIDTH, dtype=np.float32))
+    numbers = dice.standard_normal((900, WIDTH), dtype=np.float32)
+    shares = np.concatenate([np.full(300, 0.5), np.full(300, -0.5), dice.uniform(-1, 1, 300)])
+    others = shares[:, None] * mine.buckets + np.sqrt(1 - shares**2)[:, None] * numbers
+    others = (others * dice.uniform(0.1, 10, 900)[:, None]).astype(np.float32)
+    others[7] = 0
+    rows = [DeltaSketch(f"d{i}", 1, "", i, **compact(row.tobytes())) for i, row in
+            enumerate(others)]  # fmt: skip
+    found = rough(mine, rows)
+    exact = np.array([mine.cosine(Sketch(row)) for row in others])
+    assert np.all(np.abs(exact - found.cosines) <= found.errors)
+    assert 0 < np.max(np.abs(exact - found.cosines)) < 0.002  # of 0.03 that are allowed
+    projections = exact * found.ratios
+    for limit in (1, 10, 150, 2000):
+        near, against = found.candidates(limit)
+        assert set(np.argsort(-exact)[:limit]) <= set(near)
+        lowest = [i for i in np.argsort(projections)[:limit] if projections[i] < 0]
+        assert set(lowest) <= set(against)
+        assert limit > 150 or len(near) < 3 * limit + 60  # few are read
 
 
 def published(registry: Registry, folder: Path) -> None:
@@ -189,10 +217,10 @@ def test_lost_and_damaged_sketches_are_told_made_again_and_the_same(
         registry.artifacts.store.delete(key_of(registry, "lora"))
         path = tmp_path / "registry" / "store" / key_of(registry, "x")
         path.write_bytes(before["x"][:-1] + bytes([before["x"][-1] ^ 1]))
-        rough = registry.compare(["x", "lora"], sketch=True)
-        told = {problem.subject: problem.reason for problem in rough.problems}
+        estimated = registry.compare(["x", "lora"], sketch=True)
+        told = {problem.subject: problem.reason for problem in estimated.problems}
         assert "damaged" in told["x@1"] and "no sketches" in told["lora@1"]
-        assert isinstance(rough.pairs[0], SketchedPair) and not rough.pairs[0].by_layer
+        assert isinstance(estimated.pairs[0], SketchedPair) and not estimated.pairs[0].by_layer
         checked = registry.verify(all=True)
         assert checked.ok and [p.severity for p in checked.problems] == ["warning"]
         assert registry.reindex().sketches is None

@@ -51,33 +51,50 @@ class Server:
     def start(self) -> None:
         self.run("pg_ctl", "-w", "-o", self.options, "start")
 
-    def stop(self) -> None:
-        """As a crash: connections end, nothing is written any more."""
-        self.run("pg_ctl", "-m", "immediate", "stop")
+    def stop(self, mode: str = "immediate") -> None:
+        """immediate: as a crash; connections end, nothing is written any more."""
+        self.run("pg_ctl", "-m", mode, "stop")
 
     def restart(self) -> None:
         self.stop()
         self.start()
 
 
+class TakenError(Exception):
+    """A database of this name is there: *url*."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.url = url
+
+
 @contextmanager
-def server(settings: str = SETTINGS) -> Iterator[Server]:
-    """A fresh server. settings: by default quick ones, which survive no crash of the machine."""
-    folder = Path(tempfile.mkdtemp(prefix="pg-"))
+def server(settings: str = SETTINGS, keep: Path | None = None) -> Iterator[Server]:
+    """A fresh server. settings: by default quick ones, which survive no crash of the machine.
+
+    keep: the folder of one that stays when it ends, and is used again where it is there.
+    """
+    if keep is not None:
+        keep.mkdir(exist_ok=True)
+    folder = keep.resolve() if keep is not None else Path(tempfile.mkdtemp(prefix="pg-"))
     if os.geteuid() == 0:
         shutil.chown(folder, _owner())
     port = _free_port()
     listen = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
     url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
     found = Server(url, folder, f"{listen} {settings}")
-    found.run("initdb", "-A", "trust", "-U", "postgres", "-N", "--no-instructions", "-E", "UTF8",
-              "--locale=C")  # fmt: skip
+    if not (folder / "data").exists():
+        found.run("initdb", "-A", "trust", "-U", "postgres", "-N", "--no-instructions", "-E",
+                  "UTF8", "--locale=C")  # fmt: skip
     found.start()
     try:
         yield found
     finally:
-        found.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+        if keep is not None:
+            found.stop("fast")
+        else:
+            found.stop()
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def create_database(server: str, name: str) -> str:
@@ -92,8 +109,12 @@ def create_database(server: str, name: str) -> str:
         found = connection.execute(asked).fetchone()
         speaks = bool(found and found[0]) and connection.info.server_version >= 150000
         locale = "TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en-US'" if speaks else ""
-        connection.execute(f"CREATE DATABASE {name} {locale}".encode())
-    return server.rpartition("/")[0] + f"/{name}"
+        url = server.rpartition("/")[0] + f"/{name}"
+        try:
+            connection.execute(f"CREATE DATABASE {name} {locale}".encode())
+        except psycopg.errors.DuplicateDatabase as error:
+            raise TakenError(url) from error
+    return url
 
 
 def _owner() -> str:
