@@ -16,6 +16,7 @@ durability.
 from __future__ import annotations
 
 import argparse
+import gc
 import platform
 import random
 import subprocess
@@ -160,6 +161,8 @@ def main() -> None:
             if asked.fill is not None:
                 continue
             folder = Path(place) / "registry"
+            gc.set_threshold(100_000)  # as the command line sets it
+            gc.freeze()
             with Registry.open(Settings.resolve(folder, catalog=url, env={})) as registry:
                 publish_one(registry, Path(place) / name)
                 answers[name] = ask_all(registry, size)
