@@ -22,6 +22,7 @@ from paramdelta.errors import (
 )
 from paramdelta.limits import MIB
 from registry.stores.base import Stat, check_key, is_key
+from registry.stores.in_time import in_time
 from registry.stores.remote import (
     ATTEMPTS,
     FIRST_PAUSE,
@@ -42,6 +43,7 @@ UPLOADS = 2  # parts of one object at once
 UPLOAD_TRIES = 3  # of a whole object; each of its requests is tried ATTEMPTS times
 HEADS = 16  # existence checks at once
 PAGE = 1000  # keys of one listing request
+PAGE_SECONDS = 300.0  # for as many, in as many requests as a server likes
 
 _BACKOFF = {
     "init_backoff": timedelta(seconds=FIRST_PAUSE),
@@ -129,12 +131,20 @@ class ObjectStore:
         import obstore
 
         folder = prefix.rpartition("/")[0]
+        pages = obstore.list(self.objects, prefix=folder or None, chunk_size=PAGE)
         with self._errors(prefix):
-            for page in obstore.list(self.objects, prefix=folder or None, chunk_size=PAGE):
-                for meta in page:
-                    key = meta["path"]
-                    if key.startswith(prefix) and is_key(key):
-                        yield _stat(key, meta)
+            try:
+                for page in in_time(pages, PAGE_SECONDS):
+                    for meta in page:
+                        key = meta["path"]
+                        if key.startswith(prefix) and is_key(key):
+                            yield _stat(key, meta)
+            except TimeoutError:
+                raise UnreachableError(
+                    f"the store takes more than {PAGE_SECONDS:.0f} s for {PAGE} names of its list",
+                    where=self._where(prefix),
+                    remedy="check the address and the network, and try again",
+                ) from None
 
     def delete(self, key: str) -> None:
         import obstore
