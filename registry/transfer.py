@@ -24,7 +24,8 @@ from paramdelta.errors import (
 )
 from paramdelta.manifest import Manifest
 from paramdelta.problem import Problem
-from registry.artifacts import CHUNK, Artifacts
+from registry.artifacts import Artifacts
+from registry.blobs import CHUNK
 from registry.catalog import Catalog
 from registry.catalog.checks import check_release
 from registry.catalog.objects import Claim
