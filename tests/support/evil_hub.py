@@ -24,7 +24,7 @@ Act = Callable[["Forgery", Request], None]
 
 @dataclass
 class Forgery:
-    """pattern: of "METHOD path" of the requests that are answered by *act*.
+    """pattern: of "METHOD path range" of the requests that are answered by *act*.
 
     tokens: of the requests that came to the forged answers. sent: bytes of their bodies.
     """
@@ -36,7 +36,8 @@ class Forgery:
     tokens: list[str] = field(default_factory=list)
 
     def __call__(self, request: Request) -> bool:
-        if not re.search(self.pattern, f"{request.command} {request.path}"):
+        asked = f"{request.command} {request.path} {request.headers.get('Range') or ''}"
+        if not re.search(self.pattern, asked):
             return False
         self.answers += 1
         self.tokens.append(request.headers.get("Authorization") or "")
