@@ -23,7 +23,7 @@ from paramdelta.limits import MAX_HUB_PAGE_BYTES
 
 REDIRECTS = 10
 ANSWER_SECONDS = 120.0  # for the whole of an answer that is not a file
-PIECE = 64 << 10
+PIECE = 4 << 10  # of requests, which waits until it is whole; httpx gives what arrives
 _SAID = ("X-Error-Code", "X-Error-Message")  # of an error, all that is looked at
 _PORTS = {"http": 80, "https": 443}
 
