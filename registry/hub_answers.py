@@ -13,9 +13,9 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from paramdelta import strict_json
 from paramdelta.errors import InvalidError, UnreachableError
@@ -96,13 +96,18 @@ def json_answer(
 
 
 def next_page(url: str, reply: Any, where: str) -> str | None:
-    """The address of the page after the one at *url*, None at the end. It stays at the hub."""
+    """The address of the page after the one at *url*, None at the end.
+
+    Of what the answer names only the query is taken: mirrors repeat the address of the hub they
+    mirror, and whoever lies must not get the token.
+    """
     leads = reply.links.get("next", {}).get("url")
     if leads is None:
         return None
-    found: str = urljoin(url, str(leads))
-    if found == url or not _same_origin(url, found):
-        raise UnreachableError("the next page of a list is not the hub's", where=where)
+    with _sensible():
+        found = urlunsplit(urlsplit(url)._replace(query=urlsplit(str(leads)).query))
+    if found == url:
+        raise UnreachableError("a page of a list that is its own next one", where=where)
     return found
 
 
@@ -115,12 +120,27 @@ def _requested(
 
     session: Any = get_session()
     more = {"headers": dict(headers), "timeout": timeout} | ({} if body is None else {"json": body})
-    if callable(session.stream):  # httpx; of requests' session it is a flag
-        with session.stream(method, url, follow_redirects=False, **more) as reply:
+    with ExitStack() as stack:
+        if callable(session.stream):  # httpx; of requests' session it is a flag
+            with _sensible():
+                opened = session.stream(method, url, follow_redirects=False, **more)
+                reply = stack.enter_context(opened)
             yield reply, reply.iter_raw()
-    else:
-        with session.request(method, url, stream=True, allow_redirects=False, **more) as reply:
+        else:
+            opened = session.request(method, url, stream=True, allow_redirects=False, **more)
+            reply = stack.enter_context(opened)
             yield reply, reply.iter_content(PIECE)
+
+
+@contextmanager
+def _sensible() -> Iterator[None]:
+    """NonsenseAnswer for what is no address, as Python and httpx say it."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ not in ("ValueError", "InvalidURL"):
+            raise
+        raise NonsenseAnswer("no address") from error
 
 
 def _check_status(reply: Any) -> None:
@@ -143,10 +163,12 @@ def _check_status(reply: Any) -> None:
 
 def _redirected(url: str, leads: str, headers: dict[str, str], where: str) -> str:
     """Where a redirect leads. Takes the token out of *headers* where that is another server."""
-    found = urljoin(url, leads)
+    with _sensible():
+        found = urljoin(url, leads)
+        same = _same_origin(url, found)
     if urlsplit(found).scheme not in _PORTS:
         raise UnreachableError("redirected to what is no address of the web", where=where)
-    if not _same_origin(url, found):
+    if not same:
         for name in [name for name in headers if name.lower() == "authorization"]:
             del headers[name]
     return found

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from paramdelta.errors import InvalidError, NotFoundError, UnreachableError, UsageError
 from paramdelta.limits import MAX_STORE_CARD_BYTES, MIB
-from registry.stores.base import Stat, check_key, is_key
+from registry.stores.base import Stat, check_key, is_key, read_at_most
 from registry.stores.hub_requests import HubRequests, MovedError
 from registry.stores.remote import (
     ATTEMPTS,
@@ -27,7 +27,6 @@ from registry.stores.remote import (
     attempts,
     open_remote,
     pause,
-    read_at_most,
 )
 
 if TYPE_CHECKING:

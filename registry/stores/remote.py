@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, BinaryIO, Protocol, TypeVar, cast
 
-from paramdelta.errors import CorruptError, InvalidError, StorageError, UnreachableError
+from paramdelta.errors import CorruptError, StorageError, UnreachableError
 from paramdelta.limits import MIB
 from registry.redaction import redacted
 from registry.stores.base import check_key
@@ -183,17 +183,6 @@ def _paced(pieces: Iterator[bytes | memoryview], where: str) -> Iterator[bytes |
 
 def open_remote(source: Source, where: str) -> BinaryIO:
     return cast(BinaryIO, RemoteReader(source, where))
-
-
-def read_at_most(file: BinaryIO, max_bytes: int, where: str) -> bytes:
-    """All of *file*. InvalidError if that is more; no more than one byte beyond is kept."""
-    parts, left = [], max_bytes + 1
-    while left and (part := file.read(left)):
-        parts.append(part)
-        left -= len(part)
-    if not left:
-        raise InvalidError(f"more than {max_bytes} bytes", where=where)
-    return b"".join(parts)
 
 
 class Spool:

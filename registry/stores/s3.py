@@ -21,7 +21,7 @@ from paramdelta.errors import (
     UnreachableError,
 )
 from paramdelta.limits import MIB
-from registry.stores.base import Stat, check_key, is_key
+from registry.stores.base import Stat, check_key, is_key, read_at_most
 from registry.stores.in_time import in_time
 from registry.stores.remote import (
     ATTEMPTS,
@@ -34,7 +34,6 @@ from registry.stores.remote import (
     masked,
     open_remote,
     pause,
-    read_at_most,
 )
 
 PART_BYTES = 8 * MIB  # of an upload in parts, and of one request of a download

@@ -118,6 +118,15 @@ ATTACKS: dict[str, tuple[str, Act, int]] = {
     "a redirect to itself": (FILE, loop, UNREACHABLE),
     "a redirect to a file": (FILE, redirect("file:///etc/passwd"), UNREACHABLE),
     "a redirect to nowhere": (FILE, redirect("http://127.0.0.1:1/x"), UNREACHABLE),
+    "a redirect to half an address": (FILE, redirect("http://[x/y"), UNREACHABLE),
+    "a redirect to no port": (FILE, redirect("http://127.0.0.1:99999999/"), UNREACHABLE),
+    "a redirect to no host": (FILE, redirect("http://"), UNREACHABLE),
+    "a redirect with control characters": (FILE, redirect("http://127.0.0.1:1/\x7f\x1b[2J"), 7),
+    "a redirect to a host of dots": (FILE, redirect("http://..%00../x"), UNREACHABLE),
+    "a redirect to no number": (FILE, redirect("http://999.999.999.999/x"), UNREACHABLE),
+    "a redirect that is long": (FILE, redirect("http://127.0.0.1:1/" + "x" * 90_000), UNREACHABLE),
+    "a next page at half an address": (
+        TREE, says(b"[]", Link='<http://[x/y?a=b>; rel="next"'), UNREACHABLE),
     "a redirect without end": (
         FILE, says(endless, 302, Location="http://127.0.0.1:1/x"), UNREACHABLE),
     "an error without end": (FILE, says(endless, 403), UNREACHABLE),
