@@ -138,7 +138,7 @@ def _sensible() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if type(error).__name__ not in ("ValueError", "InvalidURL"):
+        if not isinstance(error, ValueError) and type(error).__name__ != "InvalidURL":
             raise
         raise NonsenseAnswer("no address") from error
 
