@@ -19,7 +19,7 @@ import click
 
 from cli_commands.core import State, cli
 from cli_commands.exit_codes import FAILED, INTERRUPTED, USAGE, exit_code
-from cli_commands.text import json_text, printable
+from cli_commands.text import check_words, json_text, printable
 from paramdelta.errors import ParamDeltaError
 from registry.redaction import redacted
 
@@ -49,6 +49,7 @@ def run(arguments: Sequence[str]) -> int:
     """The exit status of one command line."""
     state = State(json="--json" in arguments)
     try:
+        check_words(arguments)
         found = cli.main(
             args=list(arguments), prog_name="paramdelta", standalone_mode=False, obj=state
         )

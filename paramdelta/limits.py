@@ -77,8 +77,11 @@ MAX_PROFILE_ELEMENTS = 1 << 25  # of a matrix whose singular values are taken: 1
 
 # -- the hub ------------------------------------------------------------------------------
 MAX_HEADER_PARTS = 64  # answers that a header may come in
+MAX_HUB_PAGE_BYTES = 8 * MIB  # one page of a list; 1,000 files need about 0.3 MiB
+MAX_HUB_PAGES = 10_000  # of one list; the hub puts 1,000 files on one
+MAX_HUB_MODEL_BYTES = 32 * MIB  # what the hub says of a model and all its files
 MAX_STORE_CARD_BYTES = 4 * MIB  # the page of a store
-MAX_PROFILE_BYTES = 1 * MIB  # a file of credentials
+MAX_PROFILE_CHARACTERS = 1 * MIB  # a file of credentials
 
 # -- signatures ---------------------------------------------------------------------------
 MAX_KEY_BYTES = 1 << 14  # an OpenSSH private key file; an Ed25519 one has about 400

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Mapping
-from itertools import pairwise
-from typing import Any, TypeVar
 
 from paramdelta import strict_json
-from paramdelta.digest import Digest, content_digest, parse_digest, reproduces
-from paramdelta.dtypes import ARITHMETIC, EIGHT_BIT, EIGHT_BIT_VALUES, ITEM_BYTES
+from paramdelta.digest import reproduces
+from paramdelta.dtypes import ARITHMETIC
 from paramdelta.errors import InvalidError
 from paramdelta.limits import (
     MAX_CARRIED_FILES,
-    MAX_DIMENSIONS,
-    MAX_ELEMENTS,
     MAX_FRAME_ELEMENTS,
     MAX_MANIFEST_BYTES,
     MAX_RANK,
@@ -41,14 +35,16 @@ from paramdelta.manifest import (
     TensorEntry,
     WeightFile,
 )
-from paramdelta.paths import PathNames, check_relative_path
+from paramdelta.manifest_checks import check_agreement
+from paramdelta.manifest_fields import Fields
+from paramdelta.paths import check_relative_path
 from paramdelta.rule import RULE, delta_dtype
 
 
 def read_manifest(data: bytes, where: object) -> Manifest:
     """The manifest in *data*, or InvalidError naming *where* and the field."""
     value = strict_json.loads(data, where, MAX_MANIFEST_BYTES)
-    reader = _Reader(value, where)
+    reader = Fields(value, where)
     if reader.take("format", int) != FORMAT:
         raise InvalidError(
             f"manifest format {value['format']!r}; this version reads format {FORMAT}",
@@ -76,11 +72,7 @@ def read_manifest(data: bytes, where: object) -> Manifest:
             where=where,
             remedy="upgrade paramdelta",
         )
-    _check_order(found, where)
-    _check_paths(found, where)
-    _check_contents(found, where)
-    _check_places(found, where)
-    _check_products(found, where)
+    check_agreement(found, where)
     if not reproduces(found.to_bytes, data):
         raise InvalidError("the manifest's bytes are not canonical", where=where)
     return found
@@ -88,97 +80,10 @@ def read_manifest(data: bytes, where: object) -> Manifest:
 
 def read_entry(value: object, where: object) -> TensorEntry:
     """One entry from its fields as JSON values, or InvalidError."""
-    return _tensor(_Reader(value, where))
+    return _tensor(Fields(value, where))
 
 
-Row = TypeVar("Row")
-
-
-class _Reader:
-    """Takes the fields of one JSON object, each once, and refuses what is left over."""
-
-    def __init__(self, value: object, where: object) -> None:
-        if not isinstance(value, dict):
-            raise InvalidError("expected a JSON object", where=where)
-        self._fields = dict(value)
-        self.where = where
-
-    def take(self, key: str, kind: type[Any], nullable: bool = False) -> Any:
-        if key not in self._fields:
-            raise InvalidError(f"field {key!r} is missing", where=self.where)
-        value = self._fields.pop(key)
-        if nullable and value is None:
-            return None
-        if type(value) is not kind:  # bool is not an int here
-            raise InvalidError(f"field {key!r} is not {kind.__name__}", where=self.where)
-        return value
-
-    def count(self, key: str) -> int:
-        value: int = self.take(key, int)
-        if value < 0:
-            raise InvalidError(f"field {key!r} is negative", where=self.where)
-        return value
-
-    def digest(self, key: str) -> Digest:
-        return parse_digest(self.take(key, str), self.where)
-
-    def digest_or_none(self, key: str) -> Digest | None:
-        value = self.take(key, str, nullable=True)
-        return None if value is None else parse_digest(value, self.where)
-
-    def sub(self, key: str) -> _Reader:
-        return _Reader(self.take(key, dict), f"{self.where}, {key}")
-
-    def sub_or_none(self, key: str) -> _Reader | None:
-        value = self.take(key, dict, nullable=True)
-        return None if value is None else _Reader(value, f"{self.where}, {key}")
-
-    def strings(self, key: str) -> list[str]:
-        values: list[str] = self.take(key, list)
-        if not all(type(value) is str for value in values):
-            raise InvalidError(f"field {key!r} is not a list of strings", where=self.where)
-        return values
-
-    def shape(self, key: str = "shape") -> tuple[int, ...]:
-        values = self.take(key, list)
-        if not all(type(value) is int and 0 <= value <= MAX_ELEMENTS for value in values):
-            raise InvalidError(f"field {key!r} is not a list of sizes", where=self.where)
-        # a size of 0 must not hide a product that overflows elsewhere
-        if len(values) > MAX_DIMENSIONS or math.prod(n or 1 for n in values) >= MAX_ELEMENTS:
-            raise InvalidError(f"field {key!r}: more elements than any tensor", where=self.where)
-        return tuple(values)
-
-    def shape_or_none(self, key: str) -> tuple[int, ...] | None:
-        if self._fields.get(key, ()) is None:
-            self.take(key, list, nullable=True)
-            return None
-        return self.shape(key)
-
-    def dtype(self, key: str) -> str:
-        value: str = self.take(key, str)
-        if value not in ITEM_BYTES:
-            raise InvalidError(f"field {key!r}: unknown dtype {value!r}", where=self.where)
-        return value
-
-    def one_of(self, key: str, choices: tuple[Row, ...]) -> Row:
-        value = self.take(key, str)
-        for choice in choices:
-            if value == choice:
-                return choice
-        raise InvalidError(f"field {key!r}: unknown {value[:40]!r}", where=self.where)
-
-    def rows(self, key: str, read: Callable[[_Reader], Row], limit: int) -> tuple[Row, ...]:
-        values = self.take(key, list)
-        if len(values) > limit:
-            raise InvalidError(f"more than {limit} {key}", where=self.where)
-        return tuple(read(_Reader(v, f"{self.where}, {key}[{i}]")) for i, v in enumerate(values))
-
-    def close(self) -> None:
-        if self._fields:
-            raise InvalidError(f"unknown fields {sorted(self._fields)}", where=self.where)
-
-
-def _stream(reader: _Reader) -> Stream:
+def _stream(reader: Fields) -> Stream:
     found = Stream(
         codec=reader.take("codec", str),
         params=_params(reader),
@@ -191,7 +96,7 @@ def _stream(reader: _Reader) -> Stream:
     return found
 
 
-def _params(reader: _Reader) -> Params:
+def _params(reader: Fields) -> Params:
     params: Params = reader.take("params", dict)
     for key, value in params.items():
         items = value if type(value) is list else [value]
@@ -200,7 +105,7 @@ def _params(reader: _Reader) -> Params:
     return params
 
 
-def _stored(reader: _Reader) -> StoredTensor:
+def _stored(reader: Fields) -> StoredTensor:
     found = StoredTensor(
         name=reader.take("name", str),
         dtype=reader.dtype("dtype"),
@@ -211,7 +116,7 @@ def _stored(reader: _Reader) -> StoredTensor:
     return found
 
 
-def _source(reader: _Reader) -> Source:
+def _source(reader: Fields) -> Source:
     found = Source(
         kind=reader.one_of("kind", SOURCE_KINDS),
         content_digest=reader.digest("content_digest"),
@@ -225,7 +130,7 @@ def _source(reader: _Reader) -> Source:
     return found
 
 
-def _place(reader: _Reader) -> Place:
+def _place(reader: Fields) -> Place:
     scale = reader.sub_or_none("scale")
     found = Place(
         tensor=reader.take("tensor", str),
@@ -236,7 +141,7 @@ def _place(reader: _Reader) -> Place:
     return found
 
 
-def _scale(reader: _Reader) -> ScaleRef:
+def _scale(reader: Fields) -> ScaleRef:
     found = ScaleRef(
         tensor=reader.take("tensor", str),
         rows=reader.count("rows"),
@@ -248,7 +153,7 @@ def _scale(reader: _Reader) -> ScaleRef:
     return found
 
 
-def _tensor(reader: _Reader) -> TensorEntry:
+def _tensor(reader: Fields) -> TensorEntry:
     patch, base = reader.sub_or_none("patch"), reader.sub_or_none("base")
     found = TensorEntry(
         name=reader.take("name", str),
@@ -277,7 +182,7 @@ def _tensor(reader: _Reader) -> TensorEntry:
     return found
 
 
-def _number(reader: _Reader, key: str) -> str:
+def _number(reader: Fields, key: str) -> str:
     text: str = reader.take(key, str)
     try:
         value = float(text)
@@ -311,7 +216,7 @@ def _contradiction(entry: TensorEntry) -> str | None:
     return None
 
 
-def _product(reader: _Reader) -> Product:
+def _product(reader: Fields) -> Product:
     found = Product(
         name=reader.take("name", str),
         shape=reader.shape(),
@@ -336,7 +241,7 @@ def _product(reader: _Reader) -> Product:
     return found
 
 
-def _weight_file(reader: _Reader) -> WeightFile:
+def _weight_file(reader: Fields) -> WeightFile:
     found = WeightFile(
         path=check_relative_path(reader.take("path", str), reader.where),
         size=reader.count("size"),
@@ -348,7 +253,7 @@ def _weight_file(reader: _Reader) -> WeightFile:
     return found
 
 
-def _carried_file(reader: _Reader) -> CarriedFile:
+def _carried_file(reader: Fields) -> CarriedFile:
     found = CarriedFile(
         path=check_relative_path(reader.take("path", str), reader.where),
         size=reader.count("size"),
@@ -356,118 +261,3 @@ def _carried_file(reader: _Reader) -> CarriedFile:
     )
     reader.close()
     return found
-
-
-# -- what must agree ----------------------------------------------------------------------
-
-
-def _check_order(manifest: Manifest, where: object) -> None:
-    """Names are unique and sorted."""
-    for field, names in (
-        ("base.tensors", [tensor.name for tensor in manifest.base.tensors]),
-        ("post.tensors", [tensor.name for tensor in manifest.post.tensors]),
-        ("tensors", [entry.name for entry in manifest.tensors]),
-        ("products", [product.name for product in manifest.products]),
-        ("weights", [file.path for file in manifest.weights]),
-        ("files", [file.path for file in manifest.files]),
-    ):
-        if any(a >= b for a, b in pairwise(names)):
-            raise InvalidError(f"{field} are not sorted and unique", where=where)
-
-
-def _check_paths(manifest: Manifest, where: object) -> None:
-    """All files can lie in one folder, on systems that ignore case too."""
-    names = PathNames()
-    for path in [*(f.path for f in manifest.weights), *(f.path for f in manifest.files)]:
-        if other := names.add(path):
-            raise InvalidError(f"takes the place of {other}", where=where, subject=path)
-
-
-def _check_contents(manifest: Manifest, where: object) -> None:
-    """A content digest is that of the tensors; an adapter's base lists only some of its own."""
-    if manifest.base.kind != "checkpoint":
-        raise InvalidError("a base is a checkpoint", where=where)
-    for side, source in (("base", manifest.base), ("post", manifest.post)):
-        if side == "base" and manifest.is_adapter:
-            continue
-        rows = ((t.name, t.dtype, t.shape, t.digest) for t in source.tensors)
-        if content_digest(rows) != source.content_digest:
-            raise InvalidError(
-                f"the {side}'s content digest is not that of its tensors", where=where
-            )
-
-
-def _check_places(manifest: Manifest, where: object) -> None:
-    """Every place lies in its stored tensor, and the post's tensors are covered exactly once."""
-    base = {tensor.name: tensor for tensor in manifest.base.tensors}
-    post = {tensor.name: tensor for tensor in manifest.post.tensors}
-    covered: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
-    for entry in manifest.tensors:
-        reason = _misplaced(entry.post, entry.dtype, entry.shape, post)
-        if reason is None and entry.base and entry.base_dtype and entry.base_shape is not None:
-            reason = _misplaced(entry.base, entry.base_dtype, entry.base_shape, base)
-        if reason is not None:
-            raise InvalidError(reason, where=where, subject=entry.name)
-        covered[entry.post.tensor].append((entry.post.start, entry.elements))
-    for name, tensor in post.items():
-        position = 0
-        for start, elements in sorted(covered[name]):
-            if start != position:
-                break
-            position += elements
-        if position != tensor.elements or name not in covered or not covered[name]:
-            raise InvalidError("not covered by its entries", where=where, subject=name)
-
-
-def _misplaced(
-    place: Place, dtype: str, shape: tuple[int, ...], table: Mapping[str, StoredTensor]
-) -> str | None:
-    stored = table.get(place.tensor)
-    if stored is None:
-        return f"lies in {place.tensor[:100]!r}, which is not listed"
-    if place.start + math.prod(shape) > stored.elements:
-        return f"lies beyond the end of {place.tensor}"
-    eight_bit = stored.dtype in EIGHT_BIT and dtype == EIGHT_BIT_VALUES
-    if stored.dtype != dtype and not eight_bit:
-        return f"is {dtype}, and {place.tensor} is {stored.dtype}"
-    if place.scale is None:
-        return None
-    scales = table.get(place.scale.tensor)
-    if not eight_bit or scales is None or place.start or len(shape) != 2:
-        return "has scales that are no block scales of it"
-    wanted = (-(-shape[0] // place.scale.rows), -(-shape[1] // place.scale.columns))
-    if scales.shape != wanted or scales.dtype not in ARITHMETIC:
-        return f"has scales of {list(scales.shape)}; {list(wanted)} expected"
-    return None
-
-
-def _check_products(manifest: Manifest, where: object) -> None:
-    """The factors of a product are there, of float dtypes and of its shape."""
-    if manifest.products and not manifest.is_adapter:
-        raise InvalidError("products in a delta that is not an adapter's", where=where)
-    entries = {entry.name: entry for entry in manifest.tensors}
-    for product in manifest.products:
-        for name, shape in zip((product.left, product.right), factor_shapes(product), strict=True):
-            entry = entries.get(name)
-            if entry is None or entry.kind != "factor" or entry.dtype not in ARITHMETIC:
-                raise InvalidError(
-                    f"{name[:100]!r} is no factor of it", where=where, subject=product.name
-                )
-            long = 1 if product.transposed and name == product.right else 0
-            fits = len(entry.shape) == 2 and entry.shape[1 - long] == shape[1 - long]
-            if not fits or entry.shape[long] < shape[long]:
-                raise InvalidError(
-                    f"{name} is {list(entry.shape)}; {list(shape)} expected",
-                    where=where,
-                    subject=product.name,
-                )
-        if product.name in entries:
-            raise InvalidError("two deltas of one tensor", where=where, subject=product.name)
-
-
-def factor_shapes(product: Product) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(L, R) of a product; the side that counts Δ's rows may be longer than this."""
-    rows, columns = product.row + product.shape[0], product.shape[1]
-    if product.transposed:
-        return (columns, product.rank), (product.rank, rows)
-    return (rows, product.rank), (product.rank, columns)

@@ -18,10 +18,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from types import TracebackType
-from typing import TYPE_CHECKING
 
-from paramdelta.digest import PREFIX, Digest, Hasher, digest_of
+from paramdelta.digest import PREFIX, Digest, digest_of
 from paramdelta.errors import CorruptError, InvalidError, NotFoundError
 from paramdelta.limits import (
     MAX_LISTED_KEYS,
@@ -31,13 +29,9 @@ from paramdelta.limits import (
     MAX_SKETCHES_BYTES,
 )
 from paramdelta.problem import Problem
+from registry.blobs import CHUNK, REMEDY, BlobReader, BlobWriter
 from registry.stores.base import Staged, Stat, Store
 
-if TYPE_CHECKING:
-    from paramdelta.hashing import LaneHasher
-
-CHUNK = 1 << 20
-_REMEDY = "heal the store from a copy, or publish again"
 _OBJECT_KEY = re.compile(r"(blobs|manifests|sketches)/([0-9a-f]{2})/([0-9a-f]{62})(\.json)?")
 # of the marks that catalogs and collections leave beside the artifacts
 _MARK_KEY = re.compile(r"catalog|(guests|collectors|clock|doctor)/[0-9a-f]{32}")
@@ -106,11 +100,18 @@ class Artifacts:
     # -- blobs ----------------------------------------------------------------------------
 
     def blob_writer(self) -> BlobWriter:
-        return BlobWriter(self)
+        return BlobWriter(self.store, self.settle)
 
     def put_blob(self, data: bytes) -> Digest:
         """Stores *data*; a blob that is there already is re-hashed, and healed if damaged."""
         return self._put(blob_key(digest_of(data)), data)
+
+    def settle(self, staged: Staged, digest: Digest, size: int) -> None:
+        """What was staged becomes the blob *digest*; one there that is damaged is replaced."""
+        key = blob_key(digest)
+        self.hold([key])
+        if not staged.commit(key) and not self.is_sound(key, digest, size):
+            staged.commit(key, replace=True)
 
     def open_blob(self, digest: Digest, size: int, *, beside: bool = False) -> BlobReader:
         """For reading in order. CorruptError if it is missing.
@@ -121,7 +122,7 @@ class Artifacts:
         try:
             return BlobReader(self.store, key, digest, size, beside=beside)
         except NotFoundError as error:
-            raise CorruptError("a blob is missing", where=key, remedy=_REMEDY) from error
+            raise CorruptError("a blob is missing", where=key, remedy=REMEDY) from error
 
     def read_blob(self, digest: Digest, limit: int) -> bytes:
         """A small blob, verified."""
@@ -135,7 +136,7 @@ class Artifacts:
                     pass
                 reader.finish()
         except InvalidError as error:
-            return [Problem(blob_key(digest), error.reason, remedy=_REMEDY)]
+            return [Problem(blob_key(digest), error.reason, remedy=REMEDY)]
         return []
 
     def missing(self, blobs: Mapping[Digest, int]) -> dict[Digest, int]:
@@ -275,9 +276,9 @@ class Artifacts:
         try:
             data = self.store.read(key, limit)
         except NotFoundError as error:
-            raise CorruptError("an object is missing", where=key, remedy=_REMEDY) from error
+            raise CorruptError("an object is missing", where=key, remedy=REMEDY) from error
         if (found := digest_of(data)) != digest:
-            raise CorruptError(f"its content is {found}", where=key, remedy=_REMEDY)
+            raise CorruptError(f"its content is {found}", where=key, remedy=REMEDY)
         return data
 
     def is_sound(self, key: str, digest: Digest, size: int) -> bool:
@@ -298,125 +299,3 @@ def _nothing(keys: Iterable[str]) -> None:
 
 def _fits(stat: Stat, digest: Digest, size: int) -> bool:
     return stat.size == size and stat.sha256 in (None, digest.removeprefix(PREFIX))
-
-
-class BlobWriter:
-    """Bytes on their way into a blob, hashed as they come. ``close`` drops the uncommitted."""
-
-    def __init__(self, artifacts: Artifacts) -> None:
-        self._artifacts = artifacts
-        self._hasher = Hasher()
-        self._staged: Staged | None = artifacts.store.stage()
-
-    def write(self, data: bytes) -> None:
-        assert self._staged is not None
-        self._hasher.update(data)
-        self._staged.write(data)
-
-    def commit(self) -> tuple[Digest, int]:
-        """(digest, size) of the blob, which is durable with the next manifest or release."""
-        assert self._staged is not None
-        digest, size = self._hasher.digest, self._hasher.size
-        key = blob_key(digest)
-        self._artifacts.hold([key])
-        created = self._staged.commit(key)
-        if not created and not self._artifacts.is_sound(key, digest, size):
-            self._staged.commit(key, replace=True)
-        self.close()
-        return digest, size
-
-    def hand_over(self) -> BlobWriter:
-        """What was written, to be committed by another; this writer is closed."""
-        other = object.__new__(BlobWriter)
-        other._artifacts, other._hasher, other._staged = self._artifacts, self._hasher, self._staged
-        self._staged = None
-        return other
-
-    @property
-    def digest(self) -> Digest:
-        """Of what was written so far."""
-        return self._hasher.digest
-
-    @property
-    def size(self) -> int:
-        return self._hasher.size
-
-    def close(self) -> None:
-        if self._staged is not None:
-            self._staged.__exit__(None, None, None)
-            self._staged = None
-
-
-class BlobReader:
-    """A blob read in order and hashed on the way. Only ``finish`` says that it was sound."""
-
-    def __init__(
-        self, store: Store, key: str, digest: Digest, size: int, *, beside: bool = False
-    ) -> None:
-        self._key, self._digest, self._size = key, digest, size
-        self._hasher: Hasher | LaneHasher = Hasher()
-        if beside:
-            from paramdelta.hashing import hasher  # with numpy, which browsing does without
-
-            self._hasher = hasher(size)
-        self._read = 0
-        self._unhashed: list[bytes] = []  # what was read last
-        self._file = store.open(key)
-
-    def read(self, n: int) -> bytes:
-        """The next *n* bytes, fewer only at the end; never more than the promised size."""
-        if sum(map(len, self._unhashed)) >= CHUNK:
-            self._hash()
-        parts = []
-        left = min(n, self._size - self._read)
-        while left > 0:
-            part = self._file.read(left)
-            if not part:
-                break
-            parts.append(part)
-            left -= len(part)
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
-        self._read += len(data)
-        self._unhashed.append(data)
-        return data
-
-    def unhashed(self) -> tuple[Hasher | LaneHasher, list[bytes]]:
-        """What was read and is not hashed yet, for the caller to hash beside other streams.
-
-        The caller must have done so before it calls this again, or ``finish``.
-        """
-        pieces, self._unhashed = self._unhashed, []
-        return self._hasher, pieces
-
-    def _hash(self) -> None:
-        hash_, pieces = self.unhashed()
-        for piece in pieces:
-            hash_.update(piece)
-
-    def finish(self) -> None:
-        """CorruptError unless exactly the promised bytes were there and have the digest."""
-        self._hash()
-        if self._hasher.size < self._size:
-            raise CorruptError(
-                f"{self._hasher.size} bytes of {self._size}", where=self._key, remedy=_REMEDY
-            )
-        if self._file.read(1):
-            raise CorruptError(f"more than {self._size} bytes", where=self._key, remedy=_REMEDY)
-        if self._hasher.digest != self._digest:
-            raise CorruptError(
-                f"its content is {self._hasher.digest}", where=self._key, remedy=_REMEDY
-            )
-
-    def close(self) -> None:
-        self._file.close()
-
-    def __enter__(self) -> BlobReader:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

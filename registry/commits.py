@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
 from paramdelta.digest import Digest
-from registry.artifacts import Artifacts, BlobWriter
+from registry.artifacts import Artifacts
+from registry.blobs import BlobWriter
 
 WORKERS = 2
 WAITING = 6  # batches on their way; each holds an open file or two
@@ -111,7 +112,7 @@ class _Later(BlobWriter):
     """Leaves the commit itself to the batch."""
 
     def __init__(self, artifacts: Artifacts, writers: list[BlobWriter]) -> None:
-        super().__init__(artifacts)
+        super().__init__(artifacts.store, artifacts.settle)
         self._writers = writers
 
     def commit(self) -> tuple[Digest, int]:

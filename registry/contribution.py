@@ -217,7 +217,7 @@ class Placed:
         return mask if mask.any() else None
 
     def unhashed(self) -> list[Unhashed]:
-        """Bytes of its blob that are read and not hashed: see artifacts.BlobReader."""
+        """Bytes of its blob that are read and not hashed: see blobs.BlobReader."""
         return self.source.unhashed()
 
     def finish(self) -> None:

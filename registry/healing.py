@@ -13,13 +13,13 @@ from paramdelta.digest import Digest
 from paramdelta.errors import CorruptError, InvalidError, NotFoundError
 from paramdelta.problem import Problem
 from registry.artifacts import (
-    CHUNK,
     Artifacts,
     blob_key,
     manifest_key,
     release_key,
     sketches_key,
 )
+from registry.blobs import CHUNK
 from registry.records import Release
 from registry.seal import ReleaseRecord, remade_record
 from registry.signing.copying import copy_signatures

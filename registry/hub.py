@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import inspect
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from paramdelta.errors import (
@@ -21,7 +23,7 @@ from paramdelta.errors import (
     UsageError,
 )
 from paramdelta.problem import Problem
-from registry.hub_client import ask, bars, stoppable
+from registry.hub_client import ask, bars, bounded_bar, stoppable
 from registry.hub_listing import cached_files, file_sizes, repository_info
 from registry.progress import NoProgress, Progress
 
@@ -70,6 +72,11 @@ class Repository:
         """Those of *paths* that are not in the cache."""
         return [path for path in paths if not (self.folder / path).exists()]
 
+    def _bytes(self, paths: Iterable[str]) -> int | None:
+        """As the list of files says, where it is known."""
+        files = self.files
+        return None if files is None else sum(files.get(path, 0) for path in paths)
+
     def fetch(self, path: str) -> Path:
         """A small file, in the folder afterwards."""
         there = self.folder / path
@@ -77,8 +84,12 @@ class Repository:
             from huggingface_hub import hf_hub_download
 
             where = f"{self.ref}/{path}"
+            more: dict[str, Any] = {}
+            # older clients take no class of bars, and write whatever comes
+            if "tqdm_class" in inspect.signature(hf_hub_download).parameters:
+                more["tqdm_class"] = bounded_bar(where, self._bytes([path]))
             with bars(shown=False):
-                ask(where, lambda: hf_hub_download(self.repo, path, revision=self.commit))
+                ask(where, lambda: hf_hub_download(self.repo, path, revision=self.commit, **more))
         return there
 
     def fetch_all(self, paths: Collection[str], progress: Progress) -> None:
@@ -95,7 +106,7 @@ class Repository:
             )
 
         with bars(shown=not isinstance(progress, NoProgress)):
-            ask(self.ref, lambda: stoppable(download))
+            ask(self.ref, lambda: stoppable(self.ref, self._bytes(paths), download))
         if missing := self.missing(paths):  # told by the client only where it knows the list
             raise UnreachableError(
                 f"{len(missing)} of {len(paths)} files did not arrive",

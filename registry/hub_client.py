@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from paramdelta.errors import (
     Cancelled,
+    CorruptError,
     NotFoundError,
     ParamDeltaError,
     StorageError,
@@ -26,6 +27,7 @@ from paramdelta.errors import (
 
 Answer = TypeVar("Answer")
 
+SLACK = 1 << 20  # bytes; a file of none is asked for, too
 GRACE = 3.0  # seconds that an interrupted download gets to end
 WAITS = (0.5, 1.0, 2.0)  # seconds before each new try
 _PASSING = (408, 429, 500, 502, 503, 504)  # answers that may be another one soon
@@ -183,29 +185,46 @@ def endpoint() -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-def stoppable(call: Callable[[type], Answer]) -> Answer:
-    """What *call* answers, given the class of bars to show its progress with.
+def bounded_bar(where: str, most: int | None, stop: threading.Event | None = None) -> type:
+    """A class of bars that end a download of more than *most* bytes, or once *stop* is set.
 
-    The client ends an interrupted download only when its files are whole, minutes later. So it
-    works in a thread, and after an interrupt its bars raise where they would advance. What does
-    not stop in time is left alone: the cache takes files in whole or not at all.
+    The client writes whatever arrives and compares sizes at the end, which may never come. It
+    takes some bytes twice where it begins again, so twice as many are let through.
     """
     from huggingface_hub.utils import tqdm
 
-    stop = threading.Event()
-
     class Bar(tqdm):
+        def __init__(self, *words: Any, **named: Any) -> None:
+            self.came, self.of_bytes = 0, named.get("unit") == "B"  # one not shown forgets its unit
+            super().__init__(*words, **named)  # type: ignore[no-untyped-call]
+
         def update(self, n: float | None = 1) -> bool | None:
-            if stop.is_set():
+            if stop is not None and stop.is_set():
                 raise Cancelled("stopped")
+            self.came += int(n or 0)
+            if most is not None and self.of_bytes and self.came > 2 * most + SLACK:
+                raise CorruptError("sends more than its list of files says", where=where)
             shown: bool | None = super().update(n)
             return shown
 
+    return Bar
+
+
+def stoppable(where: str, most: int | None, call: Callable[[type], Answer]) -> Answer:
+    """What *call* answers, given the class of bars to show its progress with.
+
+    The client ends an interrupted download only when its files are whole, minutes later. So it
+    works in a thread, and after an interrupt its bars raise where they would advance, as they do
+    beyond *most* bytes, if they are known. What does not stop in time is left alone: the cache
+    takes files in whole or not at all.
+    """
+    stop = threading.Event()
+    bar = bounded_bar(where, most, stop)
     future: Future[Answer] = Future()
 
     def work() -> None:
         try:
-            future.set_result(call(Bar))
+            future.set_result(call(bar))
         except BaseException as error:
             future.set_exception(error)
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from paramdelta import __version__
 from paramdelta.errors import CorruptError, UnreachableError
 from paramdelta.limits import MAX_HEADER_BYTES, MAX_HEADER_PARTS
 from paramdelta.safetensors_header import Header, parse_header
+from registry.hub_answers import streamed
 from registry.hub_client import BrokenAnswer, ask
 
 FIRST_BYTES = 128 << 10  # asked for at once: nearly every header fits, and a second round trip is
@@ -41,14 +40,13 @@ def _fetch(url: str, where: str, start: int, count: int, size: int) -> bytes:
 
 
 def _range(url: str, where: str, start: int, count: int, size: int) -> bytes:
-    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+    from huggingface_hub import constants
+    from huggingface_hub.utils import build_hf_headers
 
-    headers = build_hf_headers(library_name="paramdelta", library_version=__version__) | {
-        "Range": f"bytes={start}-{start + count - 1}",
-        "Accept-Encoding": "identity",  # a range of compressed bytes would be no use
-    }
-    with _streamed(url, headers) as (response, pieces):
-        hf_raise_for_status(response)
+    headers = build_hf_headers(library_name="paramdelta", library_version=__version__)
+    headers["Range"] = f"bytes={start}-{start + count - 1}"
+    timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+    with streamed(url, headers, where, timeout) as (response, pieces):
         promised = _checked(response, where, start, size)
         skipped, found = 0 if response.status_code == 206 else start, bytearray()
         for piece in pieces:
@@ -67,12 +65,6 @@ def _range(url: str, where: str, start: int, count: int, size: int) -> bytes:
 
 def _checked(response: Any, where: str, start: int, size: int) -> int:
     """How many bytes from *start* on the answer promises. CorruptError on another size."""
-    if response.headers.get("content-encoding", "identity") != "identity":
-        raise UnreachableError(
-            "the server compresses what must come as it is",
-            where=where,
-            remedy="check HF_ENDPOINT, and any proxy on the way",
-        )
     total, promised = response.headers.get("content-length"), size - start
     if response.status_code == 206:
         match = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
@@ -88,21 +80,3 @@ def _checked(response: Any, where: str, start: int, size: int) -> int:
             remedy="try again; if it stays so, tell the repository's owner",
         )
     return promised
-
-
-@contextmanager
-def _streamed(url: str, headers: dict[str, str]) -> Iterator[tuple[Any, Iterator[bytes]]]:
-    """A GET whose body is read piece by piece, through whichever HTTP library the client has."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
-
-    session: Any = get_session()
-    timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
-    if callable(session.stream):  # httpx; of requests' session it is a flag
-        with session.stream(
-            "GET", url, headers=headers, timeout=timeout, follow_redirects=True
-        ) as response:
-            yield response, response.iter_raw()
-    else:
-        with session.get(url, headers=headers, timeout=timeout, stream=True) as response:
-            yield response, response.iter_content(64 << 10)

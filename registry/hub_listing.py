@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 import contextlib
-from itertools import islice
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
 
+from paramdelta import __version__
 from paramdelta.errors import InvalidError, NotFoundError, ParamDeltaError
-from paramdelta.limits import MAX_FOLDER_ENTRIES
+from paramdelta.limits import MAX_FOLDER_ENTRIES, MAX_HUB_MODEL_BYTES, MAX_HUB_PAGES
+from registry.hub_answers import NonsenseAnswer, json_answer, next_page
 from registry.hub_client import ask
 
-if TYPE_CHECKING:
-    from huggingface_hub.hf_api import ModelInfo
+Rows = list[tuple[Any, Any]]  # (path, bytes), of no checked type
 
 
-def repository_info(repo: str, revision: str | None, where: str) -> ModelInfo:
+@dataclass(frozen=True, slots=True)
+class RepositoryInfo:
+    """What the hub says of a repository, of no checked type. files: bytes are None on mirrors that
+    tell them in the tree alone."""
+
+    sha: Any
+    files: Rows
+
+
+def repository_info(repo: str, revision: str | None, where: str) -> RepositoryInfo:
     """The hub's answer. NotFoundError with what is there instead, if it is a data set."""
-    from huggingface_hub import HfApi, constants
+    path = f"/revision/{quote(revision, safe='')}" if revision else ""
 
-    api, patience = HfApi(library_name="paramdelta"), constants.HF_HUB_ETAG_TIMEOUT
+    def asked() -> RepositoryInfo:
+        found = _asked("models", repo, f"{path}?blobs=true", where)
+        return RepositoryInfo(found.get("sha"), _rows(found.get("siblings") or [], "rfilename"))
+
     try:
-        return ask(
-            where,
-            lambda: api.model_info(repo, revision=revision, files_metadata=True, timeout=patience),
-        )
+        return ask(where, asked)
     except NotFoundError as error:
-        if _is_dataset(error, repo, patience):
+        if _is_dataset(error, repo):
             raise NotFoundError(
                 "a data set, not a model",
                 where=where,
@@ -34,8 +45,42 @@ def repository_info(repo: str, revision: str | None, where: str) -> ModelInfo:
         raise
 
 
-def _is_dataset(error: NotFoundError, repo: str, patience: float) -> bool:
-    from huggingface_hub import HfApi
+def _asked(kind: str, repo: str, path: str, where: str) -> dict[str, Any]:
+    from huggingface_hub import constants
+    from huggingface_hub.utils import validate_repo_id
+
+    validate_repo_id(repo)
+    found, _ = json_answer(
+        f"{constants.ENDPOINT}/api/{kind}/{repo}{path}", _headers(), where,
+        constants.HF_HUB_ETAG_TIMEOUT, MAX_HUB_MODEL_BYTES,
+    )  # fmt: skip
+    if not isinstance(found, dict):
+        raise NonsenseAnswer("no object")
+    return found
+
+
+def _headers() -> dict[str, str]:
+    from huggingface_hub.utils import build_hf_headers
+
+    headers: dict[str, str] = build_hf_headers(
+        library_name="paramdelta", library_version=__version__
+    )
+    return headers
+
+
+def _rows(rows: Any, name: str) -> Rows:
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise NonsenseAnswer("no list of files")
+    return [(row.get(name), _size(row)) for row in rows]
+
+
+def _size(row: dict[str, Any]) -> Any:
+    """LFS knows that of a large file."""
+    lfs = row.get("lfs")
+    return lfs.get("size") if isinstance(lfs, dict) else row.get("size")
+
+
+def _is_dataset(error: NotFoundError, repo: str) -> bool:
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RevisionNotFoundError
 
     cause = error.__cause__
@@ -45,18 +90,16 @@ def _is_dataset(error: NotFoundError, repo: str, patience: float) -> bool:
     if not isinstance(cause, HfHubHTTPError) or cause.response.status_code not in (401, 404):
         return False
     with contextlib.suppress(ParamDeltaError):
-        ask(repo, lambda: HfApi().dataset_info(repo, timeout=patience))
+        ask(repo, lambda: _asked("datasets", repo, "", repo))
         return True
     return False
 
 
-def file_sizes(repo: str, info: ModelInfo, where: str) -> dict[str, int]:
+def file_sizes(repo: str, info: RepositoryInfo, where: str) -> dict[str, int]:
     """path → bytes, within bounds. The names are the hub's: not yet fit to be paths."""
-    listed = [
-        (file.rfilename, file.lfs.size if file.lfs else file.size) for file in info.siblings or []
-    ]
+    listed = info.files
     if any(size is None for _, size in listed):  # some mirrors tell them only here
-        listed = ask(where, lambda: _tree(repo, info.sha))
+        listed = ask(where, lambda: _tree(repo, str(info.sha), where))
     if len(listed) > MAX_FOLDER_ENTRIES:
         raise InvalidError(
             f"more than {MAX_FOLDER_ENTRIES} files",
@@ -71,14 +114,23 @@ def file_sizes(repo: str, info: ModelInfo, where: str) -> dict[str, int]:
     return sizes
 
 
-def _tree(repo: str, commit: str | None) -> list[tuple[str, int | None]]:
-    """The files, page by page; one more than is allowed at most."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.hf_api import RepoFile
+def _tree(repo: str, commit: str, where: str) -> Rows:
+    """The files, page by page, until there are more than are allowed."""
+    from huggingface_hub import constants
 
-    entries = HfApi(library_name="paramdelta").list_repo_tree(repo, recursive=True, revision=commit)
-    files = ((entry.path, entry.size) for entry in entries if isinstance(entry, RepoFile))
-    return list(islice(files, MAX_FOLDER_ENTRIES + 1))
+    url: str | None = (
+        f"{constants.ENDPOINT}/api/models/{repo}/tree/{quote(commit, safe='')}?recursive=true"
+    )
+    found: Rows = []
+    for _ in range(MAX_HUB_PAGES):
+        if url is None or len(found) > MAX_FOLDER_ENTRIES:
+            return found
+        rows, reply = json_answer(url, _headers(), where, constants.HF_HUB_ETAG_TIMEOUT)
+        url = next_page(url, reply, where)
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise NonsenseAnswer("no list of files")
+        found += _rows([row for row in rows if row.get("type") == "file"], "path")
+    raise InvalidError(f"a list of more than {MAX_HUB_PAGES} pages", where=where)
 
 
 def cached_files(repo: str, commit: str) -> dict[str, int] | None:

@@ -7,6 +7,9 @@ import re
 
 
 def cell(text: str) -> str:
-    """As text: on one line, out of the table's and the page's syntax."""
-    plain = html.escape(" ".join(text.split()), quote=False)
-    return re.sub(r"([\\`*_\[\]|])", r"\\\1", plain)
+    """As text: on one line, out of the table's and the page's syntax.
+
+    Characters that command a terminal or turn a line around show as a replacement.
+    """
+    line = "".join(c if c.isprintable() else "�" for c in " ".join(text.split()))
+    return re.sub(r"([\\`*_\[\]|])", r"\\\1", html.escape(line, quote=False))

@@ -9,7 +9,8 @@ from paramdelta.digest import Digest
 from paramdelta.errors import CorruptError
 from paramdelta.manifest import Manifest
 from paramdelta.problem import Problem
-from registry.artifacts import CHUNK, Artifacts
+from registry.artifacts import Artifacts
+from registry.blobs import CHUNK
 from registry.jobs import Job, run_jobs
 from registry.parcels import Parcel, refuse_conflicts
 from registry.progress import Progress

@@ -18,7 +18,8 @@ from paramdelta.errors import CorruptError, InvalidError
 from paramdelta.hashing import LaneHasher
 from paramdelta.limits import MAX_FRAME_BYTES, MAX_FRAME_ELEMENTS, MAX_PROLOGUE_BYTES
 from paramdelta.manifest import Stream
-from registry.artifacts import Artifacts, BlobReader, BlobWriter
+from registry.artifacts import Artifacts
+from registry.blobs import BlobReader, BlobWriter
 
 Unhashed = tuple[Hasher | LaneHasher, list[bytes]]
 
@@ -63,7 +64,7 @@ class FrameReader:
         return self._exactly(length)
 
     def unhashed(self) -> Unhashed:
-        """See artifacts.BlobReader."""
+        """See blobs.BlobReader."""
         return self._reader.unhashed()
 
     def finish(self) -> None:
@@ -136,7 +137,7 @@ class TensorStream:
             done += n
 
     def unhashed(self) -> list[Unhashed]:
-        """Its blob's, if it has one: see artifacts.BlobReader."""
+        """Its blob's, if it has one: see blobs.BlobReader."""
         return [self._reader.unhashed()] if self._reader else []
 
     def finish(self) -> None:

@@ -28,7 +28,7 @@ def _memory(address: str) -> Store:
 
 
 def _objects(address: str) -> Store:
-    from registry.stores.s3 import open_objects
+    from registry.stores.s3_address import open_objects
 
     return open_objects(address)
 

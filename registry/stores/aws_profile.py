@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from paramdelta.errors import InvalidError, UsageError
-from paramdelta.limits import MAX_PROFILE_BYTES
+from paramdelta.limits import MAX_PROFILE_CHARACTERS
 
 _SETTINGS = {"region": "region", "endpoint_url": "endpoint"}
 _FETCHED = ("sso_session", "sso_start_url", "role_arn", "credential_process")
@@ -76,7 +76,10 @@ def _read(path: Path, section: str) -> dict[str, str] | None:
     parser = configparser.RawConfigParser()
     try:
         with path.expanduser().open(encoding="utf-8") as file:
-            parser.read_string(file.read(MAX_PROFILE_BYTES))
+            text = file.read(MAX_PROFILE_CHARACTERS + 1)
+        if len(text) > MAX_PROFILE_CHARACTERS:
+            raise InvalidError(f"more than {MAX_PROFILE_CHARACTERS} characters", where=path)
+        parser.read_string(text)
     except FileNotFoundError:
         return None
     except (configparser.Error, UnicodeDecodeError, OSError) as error:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import BinaryIO, Protocol, runtime_checkable
 
-from paramdelta.errors import UsageError
+from paramdelta.errors import InvalidError, UsageError
 from paramdelta.limits import MAX_STORE_KEY
 
 _KEY = re.compile(r"[a-z0-9@][a-z0-9._@-]*(/[a-z0-9@][a-z0-9._@-]*)*")
@@ -119,6 +119,17 @@ class HasLeavings(Protocol):
 
     def sweep(self, now: float) -> int:
         """Removes what was left long before *now*, by the store's clock; says how many."""
+
+
+def read_at_most(file: BinaryIO, max_bytes: int, where: object) -> bytes:
+    """All of *file*. InvalidError if that is more; no more than one byte beyond is kept."""
+    parts, left = [], max_bytes + 1
+    while left and (part := file.read(left)):
+        parts.append(part)
+        left -= len(part)
+    if not left:
+        raise InvalidError(f"more than {max_bytes} bytes", where=where)
+    return b"".join(parts)
 
 
 def is_key(key: str) -> bool:

@@ -10,29 +10,21 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
-from itertools import islice
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO
+from contextlib import suppress
+from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import parse_qsl, urlsplit
 
-from paramdelta.errors import (
-    InvalidError,
-    NotFoundError,
-    StorageError,
-    UnreachableError,
-    UsageError,
-)
-from paramdelta.limits import MAX_LISTED_KEYS, MAX_STORE_CARD_BYTES, MIB
-from registry.stores.base import Stat, check_key, is_key
+from paramdelta.errors import InvalidError, NotFoundError, UnreachableError, UsageError
+from paramdelta.limits import MAX_STORE_CARD_BYTES, MIB
+from registry.stores.base import Stat, check_key, is_key, read_at_most
+from registry.stores.hub_requests import HubRequests, MovedError
 from registry.stores.remote import (
     ATTEMPTS,
     Spool,
+    StagedSpool,
     TransientError,
     attempts,
-    masked,
     open_remote,
     pause,
 )
@@ -47,12 +39,8 @@ MAX_COMMIT_BYTES = 32 * MIB  # of waiting files that travel inside the commit; t
 PATHS = 500  # asked about in one request
 UPLOADS = 3  # tries of a file; the client itself tries each of its requests several times
 CONFLICTS = 30  # times that a commit looks again because the branch has moved
-TIMEOUT = 60.0  # seconds without a byte, of downloads
-PIECE = MIB
 
 _REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
-_PASSING = {408, 409, 425, 429, 500, 502, 503, 504}
-_LOGIN = "log in with `hf auth login` or set HF_TOKEN, and check what the token may do"
 
 
 class HubStore:
@@ -76,6 +64,7 @@ class HubStore:
         self.repo, self.private, self.token = repo, private, token
         self.url = f"hf://{repo}"
         self.api = HfApi(endpoint=endpoint, token=token)
+        self._requests = HubRequests(repo, self.api.endpoint, token)
         self._lock = threading.RLock()
         self._waiting: dict[str, CommitOperationAdd] = {}
         self._replace: set[str] = set()
@@ -92,7 +81,7 @@ class HubStore:
 
     def read(self, key: str, max_bytes: int) -> bytes:
         with self.open(key) as file:
-            return self._bounded(file, key, max_bytes)
+            return read_at_most(file, max_bytes, f"{self.url}/{key}")
 
     def stat(self, key: str) -> Stat | None:
         return self.stat_many([key]).get(key)
@@ -109,22 +98,15 @@ class HubStore:
         self.flush()
         folder = prefix.rpartition("/")[0]
 
-        def pages() -> list[Stat]:
-            with self._errors(prefix):
-                tree = self.api.list_repo_tree(
-                    self.repo, folder or None, recursive=True, revision=BRANCH
-                )
-                files = (file for file in tree if hasattr(file, "blob_id"))
-                found = [_stat(file) for file in islice(files, MAX_LISTED_KEYS + 1)]
-            return [stat for stat in found if stat.key.startswith(prefix) and is_key(stat.key)]
-
         with suppress(NotFoundError):  # no such folder, or no repository yet
-            yield from attempts(pages)
+            for stat in self._requests.files(folder, BRANCH):
+                if stat.key.startswith(prefix) and is_key(stat.key):
+                    yield stat
 
     def read_card(self) -> str:
         try:
             with self._open(CARD) as file:
-                data = self._bounded(file, CARD, MAX_STORE_CARD_BYTES)
+                data = read_at_most(file, MAX_STORE_CARD_BYTES, f"{self.url}/{CARD}")
         except NotFoundError:
             return ""
         return data.decode("utf-8", errors="replace")
@@ -141,8 +123,8 @@ class HubStore:
             operation = CommitOperationAdd(path_in_repo=key, path_or_fileobj=data)
             return key in self._commit({key: operation}, frozenset(), f"add {key}", {key: data})
 
-    def stage(self) -> _StagedFile:
-        return _StagedFile(self)
+    def stage(self) -> StagedSpool:
+        return StagedSpool(self._put)
 
     def delete(self, key: str) -> None:
         from huggingface_hub import CommitOperationDelete
@@ -188,7 +170,7 @@ class HubStore:
         travels = 0
 
         def send() -> None:
-            with self._errors(key):
+            with self._requests.errors(key):
                 self.api.preupload_lfs_files(self.repo, [operation], num_threads=1)
 
         attempts(send, UPLOADS)
@@ -219,15 +201,14 @@ class HubStore:
         failures = 0
         for attempt in range(CONFLICTS):
             try:
-                with self._errors(""):
-                    head = self.api.repo_info(self.repo, revision=BRANCH, timeout=TIMEOUT).sha
+                head = self._requests.head(BRANCH)
                 there = self._stats([key for key in operations if key not in replace], head)
                 absent = {key: op for key, op in operations.items() if key not in there}
                 if not absent:
                     if failures and ours:
                         return {key for key in there if self._reads_as(key, ours[key])}
                     return set()
-                with self._errors(""):
+                with self._requests.errors():
                     self.api.create_commit(
                         self.repo,
                         operations=list(absent.values()),
@@ -236,7 +217,7 @@ class HubStore:
                         revision=BRANCH,
                     )
                 return set(absent)
-            except _MovedError:
+            except MovedError:
                 pause(min(attempt, 3))
             except TransientError:
                 failures += 1
@@ -249,7 +230,7 @@ class HubStore:
 
     def _reads_as(self, key: str, data: bytes) -> bool:
         with suppress(InvalidError), self._open(key) as file:
-            return self._bounded(file, key, len(data)) == data
+            return read_at_most(file, len(data), f"{self.url}/{key}") == data
         return False
 
     def _ensure_repo(self) -> None:
@@ -257,8 +238,10 @@ class HubStore:
             return
 
         def ensure() -> None:
-            with self._errors(""):
-                if not self.api.repo_exists(self.repo):
+            with self._requests.errors():
+                try:
+                    self._requests.head(BRANCH)
+                except NotFoundError:
                     self.api.create_repo(self.repo, private=self.private, exist_ok=True)
 
         attempts(ensure)
@@ -266,167 +249,18 @@ class HubStore:
 
     # -- requests -------------------------------------------------------------------------
 
-    def _stats(self, keys: Iterable[str], revision: str | None) -> dict[str, Stat]:
+    def _stats(self, keys: Iterable[str], revision: str) -> dict[str, Stat]:
         wanted = list(keys)
         found: dict[str, Stat] = {}
         for start in range(0, len(wanted), PATHS):
             part = wanted[start : start + PATHS]
-            with self._errors(part[0]):
-                rows = self.api.get_paths_info(self.repo, part, revision=revision)
-            found |= {row.path: _stat(row) for row in rows if hasattr(row, "blob_id")}
-        return found
-
-    def _bounded(self, file: BinaryIO, key: str, max_bytes: int) -> bytes:
-        parts, left = [], max_bytes + 1
-        while left and (part := file.read(left)):
-            parts.append(part)
-            left -= len(part)
-        if not left:
-            raise InvalidError(f"more than {max_bytes} bytes", where=f"{self.url}/{key}")
-        return b"".join(parts)
+            found |= {stat.key: stat for stat in self._requests.paths(part, revision)}
+        return {key: found[key] for key in wanted if key in found}
 
     def _open(self, key: str) -> BinaryIO:
-        from huggingface_hub import hf_hub_url
-        from huggingface_hub.utils import (
-            build_hf_headers,
-            hf_raise_for_status,
+        return open_remote(
+            lambda offset: self._requests.file(key, BRANCH, offset), f"{self.url}/{key}"
         )
-
-        address = hf_hub_url(self.repo, key, revision=BRANCH, endpoint=self.api.endpoint)
-
-        def source(offset: int) -> tuple[int, Iterable[bytes]]:
-            headers = build_hf_headers(token=self.token) | {"Accept-Encoding": "identity"}
-            if offset:
-                headers["Range"] = f"bytes={offset}-"
-            with ExitStack() as stack, self._errors(key):
-                reply = stack.enter_context(_download(address, headers))
-                hf_raise_for_status(reply)
-                length = int(reply.headers.get("content-length", -1))
-                if length < 0:
-                    raise UnreachableError("a reply without its length", where=f"{self.url}/{key}")
-                skip = 0 if reply.status_code == 206 else offset
-                start = offset - skip
-                return start + length, self._pieces(key, reply, skip, stack.pop_all())
-            raise AssertionError("unreachable")
-
-        return open_remote(source, f"{self.url}/{key}")
-
-    def _pieces(self, key: str, reply: Any, skip: int, stack: ExitStack) -> Iterator[bytes]:
-        """The reply's bytes after *skip*; a server that knows no ranges sends all of them."""
-        with stack, self._errors(key):
-            pieces = reply.iter_bytes if hasattr(reply, "iter_bytes") else reply.iter_content
-            for piece in pieces(PIECE):
-                if skip < len(piece):
-                    yield piece[skip:]
-                skip = max(0, skip - len(piece))
-
-    @contextmanager
-    def _errors(self, key: str) -> Iterator[None]:
-        from huggingface_hub import errors
-
-        where = f"{self.url}/{key}" if key else self.url
-        http: type[Exception] = errors.HfHubHTTPError.__bases__[0]  # of the client's HTTP library
-        try:
-            yield
-        except errors.GatedRepoError as error:
-            remedy = "accept its terms on its page and log in with `hf auth login`"
-            raise UnreachableError(
-                "the repository is gated", where=self.url, remedy=remedy
-            ) from error
-        except errors.RepositoryNotFoundError as error:
-            raise NotFoundError(
-                "no such repository, or it is private",
-                where=self.url,
-                remedy="check the name; for a private one log in with `hf auth login`",
-            ) from error
-        except errors.EntryNotFoundError as error:
-            raise NotFoundError("no such object", where=where) from error
-        except errors.HfHubHTTPError as error:
-            raise _of_status(error, where) from error
-        except errors.OfflineModeIsEnabled as error:
-            raise UnreachableError(
-                "offline mode is on", where=where, remedy="unset HF_HUB_OFFLINE"
-            ) from error
-        except http as error:
-            raise _silent(error, where) from error
-        except OSError as error:
-            if error.errno and not isinstance(error, ConnectionError | TimeoutError):
-                raise StorageError(str(error), where=where) from error
-            raise _silent(error, where) from error
-        except (ValueError, RuntimeError) as error:
-            # what the client says of a refused upload, and what its Xet library raises
-            raise TransientError(f"upload failed: {masked(str(error))}", where=where) from error
-
-
-class _MovedError(UnreachableError):
-    """The branch is not at the commit's parent any more."""
-
-
-@contextmanager
-def _download(address: str, headers: dict[str, str]) -> Iterator[Any]:
-    """The reply to a GET, its body not read yet unless it is an error's."""
-    from huggingface_hub.utils import get_session
-
-    session: Any = get_session()
-    if not callable(session.stream):  # huggingface_hub before 1.0 stands on requests
-        with session.get(address, headers=headers, timeout=TIMEOUT, stream=True) as reply:
-            yield reply
-        return
-    with session.stream("GET", address, headers=headers, timeout=TIMEOUT) as reply:
-        if reply.status_code >= 400:
-            reply.read()
-        yield reply
-
-
-def _of_status(error: Any, where: str) -> UnreachableError:
-    """What an HTTP status other than 404 means."""
-    status = error.response.status_code if getattr(error, "response", None) is not None else 0
-    if status == 412:
-        return _MovedError("the branch has moved", where=where)
-    if status in (401, 403):
-        return UnreachableError(
-            f"the hub refuses access: status {status}", where=where, remedy=_LOGIN
-        )
-    kind = TransientError if status in _PASSING or not status else UnreachableError
-    remedy = "the hub limits how often one may write: try again later" if status == 429 else ""
-    return kind(
-        f"the hub does not answer: status {status}",
-        where=where,
-        remedy=remedy or "check the address and the network, and try again",
-    )
-
-
-def _silent(error: Exception, where: str) -> TransientError:
-    return TransientError(
-        f"the hub does not answer: {type(error).__name__}",
-        where=where,
-        remedy="check the network and HF_ENDPOINT, and try again",
-    )
-
-
-class _StagedFile:
-    """Spooled here until its key is known."""
-
-    def __init__(self, store: HubStore) -> None:
-        self._store = store
-        self._spool = Spool()
-
-    def write(self, data: bytes) -> None:
-        self._spool.write(data)
-
-    def commit(self, key: str, replace: bool = False) -> bool:
-        return self._store._put(check_key(key), self._spool, replace=replace)
-
-    def __enter__(self) -> _StagedFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._spool.close()
 
 
 def open_hub(address: str) -> HubStore:
@@ -441,8 +275,3 @@ def open_hub(address: str) -> HubStore:
             remedy="write hf://org/name, with ?private=false to make a public repository",
         )
     return HubStore(repo, private=private == "true")
-
-
-def _stat(file: Any) -> Stat:
-    """The hub tells no cheap time of a file: it counts as made now, so nothing old is assumed."""
-    return Stat(file.path, file.size, time.time(), file.lfs.sha256 if file.lfs else None)

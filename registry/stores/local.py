@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 from paramdelta.durable import make_folders, sync_folder
 from paramdelta.errors import InvalidError, NotFoundError, StorageError, UnreachableError
-from registry.stores.base import Stat, check_key, is_key
+from registry.stores.base import Stat, check_key, is_key, read_at_most
 
 TEMPORARY = "tmp"
 STALE_SECONDS = 24 * 3600  # a temporary file this old belongs to nobody
@@ -87,13 +87,7 @@ class LocalStore:
 
     def read(self, key: str, max_bytes: int) -> bytes:
         with self.open(key) as file, _errors(self._path(key)):
-            parts, left = [], max_bytes + 1
-            while left and (part := file.read(left)):
-                parts.append(part)
-                left -= len(part)
-        if not left:
-            raise InvalidError(f"more than {max_bytes} bytes", where=self._path(key))
-        return b"".join(parts)
+            return read_at_most(file, max_bytes, self._path(key))
 
     def stat(self, key: str) -> Stat | None:
         try:

@@ -12,16 +12,22 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from types import TracebackType
 from typing import Any, BinaryIO, Protocol, TypeVar, cast
 
 from paramdelta.errors import CorruptError, StorageError, UnreachableError
 from paramdelta.limits import MIB
 from registry.redaction import redacted
+from registry.stores.base import check_key
 
 ATTEMPTS = 6
 FIRST_PAUSE = 0.1  # seconds; doubled each time
 LONGEST_PAUSE = 5.0
 SPOOL_BYTES = 8 * MIB  # of an upload kept in memory; the rest goes to the temporary folder
+PACE_SECONDS = 60.0  # of waiting for pieces, in which
+PACE_BYTES = 64 << 10  # have to come at least; slower is not worth waiting for
+RESUMES = 100  # requests for one object, and one more for each
+RESUME_BYTES = 64 << 10  # that have arrived
 
 _SHOWN = 300  # characters of another library's message
 
@@ -73,6 +79,7 @@ class RemoteReader(io.RawIOBase):
         self._piece = memoryview(b"")
         self._size: int | None = None
         self._position = 0  # of the end of the piece
+        self._requests = 0
         self._fill()
 
     def readable(self) -> bool:
@@ -127,10 +134,15 @@ class RemoteReader(io.RawIOBase):
     def _next(self) -> bytes | memoryview:
         """b"" where the reply has ended."""
         if self._pieces is None:
+            self._requests += 1
+            if self._requests > RESUMES + self._position // RESUME_BYTES:
+                raise UnreachableError(
+                    "the store breaks off every reply after a few bytes", where=self._where
+                )
             size, pieces = self._source(self._position)
             if self._size is not None and size != self._size:
                 raise CorruptError("the object changed while it was read", where=self._where)
-            self._size, self._pieces = size, iter(pieces)
+            self._size, self._pieces = size, _paced(iter(pieces), self._where)
         piece = next(self._pieces, b"")
         if not piece:
             self._drop()
@@ -140,6 +152,32 @@ class RemoteReader(io.RawIOBase):
         close = getattr(self._pieces, "close", None)
         self._pieces = None
         if close is not None:
+            close()
+
+
+def _paced(pieces: Iterator[bytes | memoryview], where: str) -> Iterator[bytes | memoryview]:
+    """*pieces*, unless they trickle: time limits of a request begin anew with every byte.
+
+    Only the time spent waiting for pieces counts, not what is done with them.
+    """
+    waited, came = 0.0, 0
+    try:
+        while True:
+            began = time.monotonic()
+            piece = next(pieces, b"")
+            waited += time.monotonic() - began
+            came += len(piece)
+            if waited > PACE_SECONDS:
+                if came < PACE_BYTES:
+                    raise UnreachableError(
+                        f"the store sends {came} bytes in {waited:.0f} s", where=where
+                    )
+                waited, came = 0.0, 0
+            if not piece:
+                return
+            yield piece
+    finally:
+        if (close := getattr(pieces, "close", None)) is not None:
             close()
 
 
@@ -194,6 +232,37 @@ class Spool:
 
     def close(self) -> None:
         self._file.close()
+
+
+class Put(Protocol):
+    """Sends what was spooled. False where the key is taken and stays."""
+
+    def __call__(self, key: str, spool: Spool, *, replace: bool) -> bool: ...
+
+
+class StagedSpool:
+    """A large object that waits here until its key is known, and then goes where *put* sends it."""
+
+    def __init__(self, put: Put) -> None:
+        self._put = put
+        self._spool = Spool()
+
+    def write(self, data: bytes) -> None:
+        self._spool.write(data)
+
+    def commit(self, key: str, replace: bool = False) -> bool:
+        return self._put(check_key(key), self._spool, replace=replace)
+
+    def __enter__(self) -> StagedSpool:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._spool.close()
 
 
 @contextmanager

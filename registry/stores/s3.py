@@ -12,24 +12,23 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from types import TracebackType
 from typing import Any, BinaryIO
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 from paramdelta.errors import (
     CorruptError,
     InvalidError,
     NotFoundError,
     UnreachableError,
-    UsageError,
 )
 from paramdelta.limits import MIB
-from registry.stores.base import Stat, check_key, is_key
+from registry.stores.base import Stat, check_key, is_key, read_at_most
+from registry.stores.in_time import in_time
 from registry.stores.remote import (
     ATTEMPTS,
     FIRST_PAUSE,
     LONGEST_PAUSE,
     Spool,
+    StagedSpool,
     TransientError,
     attempts,
     masked,
@@ -43,9 +42,8 @@ UPLOADS = 2  # parts of one object at once
 UPLOAD_TRIES = 3  # of a whole object; each of its requests is tried ATTEMPTS times
 HEADS = 16  # existence checks at once
 PAGE = 1000  # keys of one listing request
+PAGE_SECONDS = 300.0  # for as many, in as many requests as a server likes
 
-# one request moves at most SINGLE_BYTES, so these bound slow links, not large objects
-CLIENT = {"connect_timeout": "5s", "read_timeout": "60s", "timeout": "300s"}
 _BACKOFF = {
     "init_backoff": timedelta(seconds=FIRST_PAUSE),
     "max_backoff": timedelta(seconds=LONGEST_PAUSE),
@@ -58,12 +56,6 @@ RETRY = {
 }
 ONCE = RETRY | {"max_retries": 0}
 
-# what an address may set; credentials never stand in one
-OPTIONS = {
-    "s3": ("endpoint", "region", "profile", "virtual_hosted_style_request", "skip_signature"),
-    "gs": ("skip_signature",),
-    "az": ("account_name", "endpoint", "skip_signature"),
-}
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>([A-Za-z]{1,60})</Code>")
 _PASSING = {408, 409, 425, 429, 500, 502, 503, 504}
@@ -82,8 +74,8 @@ class ObjectStore:
     def create(self, key: str, data: bytes) -> bool:
         return self._create(check_key(key), data)
 
-    def stage(self) -> _StagedObject:
-        return _StagedObject(self)
+    def stage(self) -> StagedSpool:
+        return StagedSpool(self._put)
 
     def open(self, key: str) -> BinaryIO:
         import obstore
@@ -117,13 +109,7 @@ class ObjectStore:
 
     def read(self, key: str, max_bytes: int) -> bytes:
         with self.open(key) as file:
-            parts, left = [], max_bytes + 1
-            while left and (part := file.read(left)):
-                parts.append(part)
-                left -= len(part)
-        if not left:
-            raise InvalidError(f"more than {max_bytes} bytes", where=self._where(key))
-        return b"".join(parts)
+            return read_at_most(file, max_bytes, self._where(key))
 
     def stat(self, key: str) -> Stat | None:
         import obstore
@@ -144,12 +130,20 @@ class ObjectStore:
         import obstore
 
         folder = prefix.rpartition("/")[0]
+        pages = obstore.list(self.objects, prefix=folder or None, chunk_size=PAGE)
         with self._errors(prefix):
-            for page in obstore.list(self.objects, prefix=folder or None, chunk_size=PAGE):
-                for meta in page:
-                    key = meta["path"]
-                    if key.startswith(prefix) and is_key(key):
-                        yield _stat(key, meta)
+            try:
+                for page in in_time(pages, PAGE_SECONDS):
+                    for meta in page:
+                        key = meta["path"]
+                        if key.startswith(prefix) and is_key(key):
+                            yield _stat(key, meta)
+            except TimeoutError:
+                raise UnreachableError(
+                    f"the store takes more than {PAGE_SECONDS:.0f} s for {PAGE} names of its list",
+                    where=self._where(prefix),
+                    remedy="check the address and the network, and try again",
+                ) from None
 
     def delete(self, key: str) -> None:
         import obstore
@@ -276,107 +270,6 @@ class ObjectStore:
 
 class _TakenError(UnreachableError):
     """A condition failed: the key is taken."""
-
-
-class _StagedObject:
-    """Spooled here until its key is known."""
-
-    def __init__(self, store: ObjectStore) -> None:
-        self._store = store
-        self._spool = Spool()
-
-    def write(self, data: bytes) -> None:
-        self._spool.write(data)
-
-    def commit(self, key: str, replace: bool = False) -> bool:
-        return self._store._put(check_key(key), self._spool, replace=replace)
-
-    def __enter__(self) -> _StagedObject:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._spool.close()
-
-
-def open_objects(address: str) -> ObjectStore:
-    """``s3://bucket/prefix?endpoint=…&region=…&profile=…``, ``gs://…``, ``az://…``. No request yet.
-
-    Credentials come from the environment, as AWS, Google and Azure users know it, or for S3 from a
-    profile. UsageError on anything else in the address.
-    """
-    try:
-        from obstore import store as stores
-    except ImportError as error:
-        raise UsageError(
-            "object stores need obstore", remedy="pip install 'paramdelta[s3]'"
-        ) from error
-    scheme, bucket, prefix, options = _parse(address)
-    provider = None
-    if scheme == "s3":
-        from registry.stores.aws_profile import read_profile
-
-        config, provider = read_profile(options.pop("profile", None))
-        options = config | options
-    client: dict[str, Any] = CLIENT | {"allow_http": _plain_http(options)}
-    kind: Any = {"s3": stores.S3Store, "gs": stores.GCSStore, "az": stores.AzureStore}[scheme]
-    more = {"credential_provider": provider} if provider else {}
-
-    def make(retry: dict[str, Any]) -> Any:
-        try:
-            return kind(
-                bucket, prefix=prefix or None, client_options=client, retry_config=retry,
-                **options, **more,
-            )  # fmt: skip
-        except Exception as error:
-            # the library's messages may quote settings of the environment
-            reason = masked(str(error).partition("\n\n")[0], *options.values())
-            raise UsageError(f"this store cannot be used: {reason}") from None
-
-    shown = {key: value for key, value in options.items() if key in OPTIONS[scheme]}
-    query = "&".join(f"{key}={value}" for key, value in shown.items())
-    path = f"/{prefix}" if prefix else ""
-    return ObjectStore(f"{scheme}://{bucket}{path}{'?' + query if query else ''}", make)
-
-
-def _parse(address: str) -> tuple[str, str, str, dict[str, str]]:
-    """(scheme, bucket, prefix, options)."""
-    parts = urlsplit(address)
-    if "@" in parts.netloc:
-        raise UsageError(
-            "credentials in a store's address", remedy="put them into the environment or a profile"
-        )
-    prefix = unquote(parts.path).strip("/")
-    if not parts.netloc or (prefix and not _PREFIX.fullmatch(prefix)):
-        raise UsageError(
-            f"malformed address {parts.scheme}://{parts.netloc}{parts.path[:100]}",
-            remedy=f"write {parts.scheme}://bucket/prefix",
-        )
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    if unknown := sorted(set(options) - set(OPTIONS[parts.scheme])):
-        raise UsageError(
-            f"unknown options in a store's address: {', '.join(unknown)[:100]}",
-            remedy=f"known: {', '.join(OPTIONS[parts.scheme])}; credentials stay out of it",
-        )
-    if "@" in options.get("endpoint", ""):
-        raise UsageError("credentials in an endpoint", remedy="put them into the environment")
-    return parts.scheme, parts.netloc, prefix, options
-
-
-_PREFIX = re.compile(r"[A-Za-z0-9_.@=-]+(/[A-Za-z0-9_.@=-]+)*")
-
-
-def _plain_http(options: dict[str, str]) -> bool:
-    """Only where an endpoint says http:// in so many words."""
-    import os
-
-    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT")
-    said = [options.get("endpoint", ""), *(os.environ.get(name, "") for name in names)]
-    return any(text.startswith("http://") for text in said)
 
 
 def _stat(key: str, meta: Any) -> Stat:

@@ -1,9 +1,10 @@
 """Mutates the corpus of one target with atheris, and writes what breaks it beside this file.
 
-    python tests/fuzz/fuzz.py TARGET [--seconds 60] [--found FOLDER]
+    python tests/fuzz/fuzz.py TARGET [--seconds 60] [--found FOLDER] [--grown FOLDER]
 
-A finding is `FOLDER/crash-…`: copy it into corpus/TARGET/ with a name that says what it is, mend
-the parser, and `test_fuzz_corpora.py` keeps it mended.
+What covers something new is kept in the folder of --grown, from which a later run goes on. A
+finding is `FOLDER/TARGET-crash-…`: copy it into corpus/TARGET/ with a name that says what it is,
+mend the parser, and `test_fuzz_corpora.py` keeps it mended.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ def main() -> None:
     parser.add_argument("target")
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--found", type=Path, default=HERE / "found")
+    parser.add_argument("--grown", type=Path, help="kept there, or forgotten at the end")
     words = parser.parse_args()
 
     import atheris
@@ -48,9 +50,11 @@ def main() -> None:
         return made
 
     words.found.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as grown:
+    with tempfile.TemporaryDirectory() as forgotten:
+        grown = words.grown or Path(forgotten)
+        grown.mkdir(parents=True, exist_ok=True)
         arguments = [
-            sys.argv[0], grown, str(HERE / "corpus" / words.target),
+            sys.argv[0], str(grown), str(HERE / "corpus" / words.target),
             f"-max_total_time={words.seconds}", f"-rss_limit_mb={MEMORY_MB}",
             f"-timeout={SLOW_SECONDS}", f"-max_len={LONGEST_INPUT}", "-print_final_stats=1",
             f"-artifact_prefix={words.found}/{words.target}-",

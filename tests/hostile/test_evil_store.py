@@ -6,141 +6,23 @@ more than the store cannot tell (SECURITY.md). Everything else is found out by d
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from support.checkpoints import changed, llama_like, write_checkpoint
 from support.fault_proxy import proxy_to
-from support.registries import family, files_of
 from support.s3_server import S3Server
+from support.victims import Victim, forget_peak, peak
 
-import cli
 from paramdelta.digest import canonical_json
-from registry.artifacts import blob_key, manifest_key, release_key
-from registry.config import Settings
-from registry.registry import Registry
-from registry.stores import Store, open_store
-from registry.stores.local import LocalStore
+from registry.artifacts import manifest_key, release_key
 
 pytestmark = pytest.mark.usefixtures("remotes")
 
 INVALID = 5
-LIMIT = 1 << 28
 PEAK_MEGABYTES = 400  # over what the process held before
 
-
-@dataclass(frozen=True)
-class Honest:
-    """What was published before the store fell into other hands, and what is made of it."""
-
-    folder: Path
-    outputs: dict[str, tuple[int, dict[str, str]]]
-
-    @property
-    def newer(self) -> Path:
-        return self.folder / "newer"
-
-
-@pytest.fixture(scope="module")
-def honest(tmp_path_factory: pytest.TempPathFactory) -> Honest:
-    """chat@1 and chat@2."""
-    folder = tmp_path_factory.mktemp("honest")
-    base, post, newer = family(folder)
-    other = write_checkpoint(folder / "other", changed(llama_like(1), 7, size=0.01))
-    settings = Settings.resolve(folder / "me", store=str(folder / "store"), threads=2, env={})
-    with Registry.open(settings) as registry:
-        for model in (post, other):
-            registry.publish("chat", str(base), str(model))
-        registry.apply(registry.plan(["chat@1"], str(newer)), folder / "apply")
-        registry.restore("chat@1", folder / "restore")
-    made = {name: (0, files_of(folder / name)) for name in ("apply", "restore")}
-    return Honest(folder, made)
-
-
-class Victim:
-    """Has the honest catalog, and a store that is not to be trusted."""
-
-    def __init__(
-        self, honest: Honest, folder: Path, address: str, capture: pytest.CaptureFixture[str]
-    ) -> None:
-        self.honest, self.folder, self.address, self._capture = honest, folder, address, capture
-        self.base, self.newer = honest.folder / "base", honest.newer
-        shutil.copytree(honest.folder / "me", folder / "me")
-        source = LocalStore(honest.folder / "store")
-        for stat in source.list(""):
-            assert self.store.create(stat.key, source.read(stat.key, LIMIT))
-
-    @property
-    def store(self) -> Store:
-        return open_store(self.address)
-
-    def run(self, who: str, *words: object, code: int | None = 0) -> tuple[int, Any]:
-        line = ["--registry", self.folder / who, "--store", self.address, "--json", *words]
-        found = cli.run([str(word) for word in line])
-        out, said = self._capture.readouterr()
-        assert "Traceback" not in out + said
-        assert "defect" not in out + said
-        assert code is None or found == code, out
-        return found, json.loads(out)
-
-    def outputs(self, name: str) -> dict[str, tuple[int, dict[str, str]]]:
-        """What each command ends with, and the files that it leaves."""
-        commands = {
-            "apply": ("me", "apply", "chat@1", "--base", self.newer),
-            "restore": ("me", "restore", "chat@1", "--base", self.base),
-        }
-        found = {}
-        for command, words in commands.items():
-            out = self.folder / f"{name}-{command}"
-            code, _ = self.run(*words, "--out", out, code=None)
-            found[command] = code, files_of(out) if out.exists() else {}
-        return found
-
-    def record(self, version: int) -> dict[str, Any]:
-        value: dict[str, Any] = json.loads(self.store.read(release_key("chat", version), LIMIT))
-        return value
-
-    def manifest(self, version: int) -> str:
-        return str(self.record(version)["manifest"])
-
-    def blobs(self, version: int) -> list[str]:
-        """Keys of two large streams of a release."""
-        value = json.loads(self.store.read(manifest_key(self.manifest(version)), LIMIT))
-        found = [entry["stream"] for entry in value["tensors"] if entry["stream"]["blob"]]
-        found.sort(key=lambda stream: -stream["size"])
-        return [blob_key(stream["blob"]) for stream in found[:2]]
-
-    def put(self, key: str, data: bytes) -> None:
-        self.store.delete(key)
-        assert self.store.create(key, data)
-
-    def get(self, key: str) -> bytes:
-        return self.store.read(key, LIMIT)
-
-
 Make = Callable[[str], Victim]
-
-
-@pytest.fixture
-def victim_of(
-    honest: Honest,
-    request: pytest.FixtureRequest,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> Make:
-    def make(kind: str) -> Victim:
-        address = str(tmp_path / "store")
-        if kind == "s3":
-            server: S3Server = request.getfixturevalue("moto")
-            address = server.address()
-        return Victim(honest, tmp_path, address, capsys)
-
-    return make
 
 
 def swap(victim: Victim) -> None:
@@ -190,7 +72,11 @@ FEW = ("two blobs swapped", "a blob truncated", "a manifest edited", "another ma
 
 @pytest.mark.parametrize(
     ("kind", "attack"),
-    [*(("local", attack) for attack in CONTENT), *(("s3", attack) for attack in FEW)],
+    [
+        *(("local", attack) for attack in CONTENT),
+        *(("hub", attack) for attack in CONTENT),
+        *(("s3", attack) for attack in FEW),
+    ],
 )
 def test_content_that_is_not_what_its_digest_says_is_never_used(
     victim_of: Make, kind: str, attack: str
@@ -238,7 +124,7 @@ RECORDS: dict[str, tuple[Callable[[Victim], None], int | None]] = {
 }
 
 
-@pytest.mark.parametrize("kind", ["local", "s3"])
+@pytest.mark.parametrize("kind", ["local", "s3", "hub"])
 @pytest.mark.parametrize("attack", RECORDS)
 def test_a_record_that_lies_changes_nothing_for_who_has_a_catalog(
     victim_of: Make, kind: str, attack: str
@@ -276,18 +162,12 @@ def test_a_reply_without_end_is_cut_off(
     with proxy_to(moto.endpoint) as proxy:
         proxy.always(kind, what, "GET")
         evil = victim.address.replace(moto.endpoint, proxy.url)
-        Path("/proc/self/clear_refs").write_text("5")
-        before = _megabytes("VmRSS")
+        before = forget_peak()
         code, found = victim.run(
             "fresh", "--store", tmp_path / "fresh-store", "pull", "chat@1", "--from", evil,
             code=None,
         )  # fmt: skip
         assert code in (INVALID, 7), found
         assert proxy.faults
-        assert _megabytes("VmHWM") - before < PEAK_MEGABYTES
+        assert peak() - before < PEAK_MEGABYTES
     assert not list((tmp_path / "fresh-store").rglob("1.json"))
-
-
-def _megabytes(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) // 1024

@@ -24,6 +24,7 @@ import cli
 from paramdelta.digest import Digest
 from registry.artifacts import Artifacts, release_key, signature_key
 from registry.seal import ReleaseRecord
+from registry.seen import FILE
 from registry.signing.signing_key import load_signing_key
 from registry.signing.sshsig import Signature
 from registry.stores.local import LocalStore
@@ -464,6 +465,25 @@ def test_a_rollback_can_be_accepted_once_and_for_all(rolled: Team) -> None:
 def test_somebody_new_cannot_know_of_a_rollback(rolled: Team) -> None:
     """Said in the docs: memory begins with the first look."""
     assert rolled.run("carl", "pull", "chat", "--from", rolled.shared)["pulled"] == ["chat@1"]
+
+
+def test_a_deleted_memory_begins_anew(rolled: Team) -> None:
+    """Said in the docs too; whoever can delete it can write into the registry itself."""
+    (rolled.folder / "bob" / FILE).unlink()
+    words = ("pull", "chat", "--from", rolled.shared)
+    assert rolled.run("bob", *words)["pulled"] == ["chat@1"]
+    LocalStore(rolled.shared).delete(release_key("chat", 1))
+    assert "it has no chat at all" in rolled.run("bob", *words, code=5)["error"]["message"]
+
+
+def test_a_memory_that_cannot_be_written_lets_nothing_through(team: Team) -> None:
+    """As on a disk that is full or read-only: nothing is pulled that would not be remembered."""
+    team.publish("ann", None, "--sign", team.ann.path)
+    team.run("ann", "push", "chat", "--to", team.shared)
+    (team.folder / "bob" / FILE).mkdir(parents=True)
+    found = team.run("bob", "pull", "chat", "--from", team.shared, code=1)["error"]
+    assert found["code"] == "storage" and FILE in found["message"]
+    assert not list((team.folder / "bob").rglob("1.json"))
 
 
 def test_who_pushed_remembers_too(rolled: Team) -> None:

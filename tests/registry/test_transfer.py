@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 import shutil
 import threading
 from collections.abc import Callable
@@ -18,13 +17,12 @@ from support.local_hub_store import StoreHub
 from support.openssh import new_key
 from support.registries import family, files_of
 from support.s3_server import S3Server
+from support.stores import hub_address
 
 import cli
 from registry.artifacts import blob_key, manifest_key
 from registry.config import Settings
 from registry.registry import Registry
-from registry.stores import SCHEMES, Store
-from registry.stores.hub import HubStore
 from registry.stores.local import LocalStore
 
 pytestmark = pytest.mark.usefixtures("remotes")
@@ -72,16 +70,6 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
         return server.address()
     hub: StoreHub = request.getfixturevalue("hub")
     return hub_address(hub, monkeypatch)
-
-
-def hub_address(hub: StoreHub, patch: pytest.MonkeyPatch) -> str:
-    """Of an empty store. huggingface_hub reads HF_ENDPOINT when it is imported: too late here."""
-
-    def opened(address: str) -> Store:
-        return HubStore(address.removeprefix("hf://"), endpoint=hub.url, token="hf_secret_token")
-
-    patch.setitem(SCHEMES, "hf", opened)
-    return f"hf://org/deltas-{secrets.token_hex(4)}"
 
 
 def test_a_release_travels_and_restores_bit_for_bit(site: Site, store: str) -> None:

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -62,6 +62,9 @@ class Hub:
     compresses: bool = False  # whatever the client accepts
     may_compress: bool = False  # where the client accepts it
     trickle: float = 0.0  # seconds between pieces of a weight file
+
+    # sees every request first; True where it has answered in the hub's place
+    evil: Callable[[BaseHTTPRequestHandler], bool] = lambda request: False
 
     requests: list[str] = field(default_factory=list)
     served: Counter[str] = field(default_factory=Counter)  # file name → bytes of its content sent
@@ -115,6 +118,8 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             hub.requests.append(f"{self.command} {self.path} {self.headers.get('Range') or ''}")
+            if hub.evil(self):
+                return
             path = unquote(self.path.partition("?")[0])
             time.sleep(hub.hang)
             if hub.failures > 0:
@@ -271,6 +276,8 @@ def _cdn(hub: Hub) -> type[BaseHTTPRequestHandler]:
     class Handler(_handler(hub)):  # type: ignore[misc]
         def do_GET(self) -> None:  # noqa: N802
             hub.requests.append(f"CDN {self.command} {self.headers.get('Range') or ''}")
+            if hub.evil(self):
+                return
             if said := self.headers.get("Authorization"):
                 hub.secrets_at_cdn.append(said)
             self.content(Path(unquote(self.path.partition("?")[0])))

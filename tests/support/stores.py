@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.stores import Store, open_store, remote, s3
+from registry.stores import SCHEMES, Store, open_store, remote, s3
 from registry.stores.hub import HubStore
 from registry.stores.local import LocalStore
 from registry.stores.memory import MemoryStore
@@ -73,3 +73,13 @@ FACTORIES: dict[str, Make] = {
 }
 QUICK = ["local", "memory", "s3", "hub"]
 ALL = [*QUICK, pytest.param("seaweedfs", marks=pytest.mark.slow)]
+
+
+def hub_address(hub: StoreHub, patch: pytest.MonkeyPatch) -> str:
+    """Of an empty store. huggingface_hub reads HF_ENDPOINT when it is imported: too late here."""
+
+    def opened(address: str) -> Store:
+        return HubStore(address.removeprefix("hf://"), endpoint=hub.url, token="hf_secret_token")
+
+    patch.setitem(SCHEMES, "hf", opened)
+    return f"hf://org/deltas-{secrets.token_hex(4)}"
