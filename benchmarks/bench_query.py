@@ -32,7 +32,7 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "benchmarks")]
 
-from catalog_rows import CHUNK, NOW, digest, places  # noqa: E402
+from catalog_rows import CHUNK, NOW, digest, latest_values, places  # noqa: E402
 from llama_headers import Headers  # noqa: E402
 
 from paramdelta.digest import digest_of  # noqa: E402
@@ -70,21 +70,11 @@ def fill(registry: Registry, folder: Path, deltas: int, bases: int) -> None:
         ),
     )
     insert(schema.BaseRow, base_rows(bases, folder, found[0], list(Headers(1).tensors)))
-    insert(schema.ManifestRow, manifest_rows(deltas, bases, found[0]))
-    insert(
-        schema.DeltaRow,
-        (
-            {
-                "id": i + 1,
-                "name": f"team{i % 40}/delta-{i}",
-                "last_version": 1,
-                "latest_id": i + 1,
-                "latest_architecture": found[0].architecture_hash,
-                "created_at": NOW,
-            }
-            for i in range(deltas)
-        ),
-    )
+    manifests = list(manifest_rows(deltas, bases, found[0]))
+    insert(schema.ManifestRow, manifests)
+    insert(schema.DeltaRow, (
+        {"id": i + 1, "name": f"team{i % 40}/delta-{i}", "last_version": 1, "created_at": NOW}
+        | latest_values(i + 1, 1, manifests[i]) for i in range(deltas)))  # fmt: skip
     insert(schema.ReleaseRow, ({
         "id": i + 1, "delta_id": i + 1, "version": 1, "manifest_id": i + 1, "author": "ann",
         "created_at": NOW, "description": "a delta, described in a sentence", "license": None,

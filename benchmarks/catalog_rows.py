@@ -122,27 +122,42 @@ def base_rows(size: Size) -> Iterator[dict[str, Any]]:
 
 
 def manifest_rows(size: Size) -> Iterator[dict[str, Any]]:
-    for i in range(size.releases):
-        delta = i // VERSIONS
-        base = size.base_of(delta)
-        yield {
-            "id": i + 1, "digest": digest(4, i), "architecture_hash": size.architecture_of(base),
-            "tokenizer_hash": digest(2, base), "base_content_digest": digest(3, base),
-            "post_content_digest": digest(5, i), "parameters": 8 * 10**9, "dtype": "BF16",
-            "bytes_raw": 16 * 10**9, "bytes_stored": 9 * 10**9, "bits_per_weight": 9.1,
-            "exact": True, "codecs": {"palette": 224, "zero": 66}, "base_fingerprint_id": base + 1,
-            "post_fingerprint_id": size.bases + POSTS * base + delta // 3 % POSTS + 1,
-            "sketch_id": size.bases + i // SHARING + 1, "base_sketch_id": base + 1,
-            "sketch_table": TABLE, "norm": 20 + i / 10**5,
-        }  # fmt: skip
+    return (manifest_row(size, i) for i in range(size.releases))
+
+
+def manifest_row(size: Size, i: int) -> dict[str, Any]:
+    delta = i // VERSIONS
+    base = size.base_of(delta)
+    return {
+        "id": i + 1, "digest": digest(4, i), "architecture_hash": size.architecture_of(base),
+        "tokenizer_hash": digest(2, base), "base_content_digest": digest(3, base),
+        "post_content_digest": digest(5, i), "parameters": 8 * 10**9, "dtype": "BF16",
+        "bytes_raw": 16 * 10**9, "bytes_stored": 9 * 10**9, "bits_per_weight": 9.1,
+        "exact": True, "codecs": {"palette": 224, "zero": 66}, "base_fingerprint_id": base + 1,
+        "post_fingerprint_id": size.bases + POSTS * base + delta // 3 % POSTS + 1,
+        "sketch_id": size.bases + i // SHARING + 1, "base_sketch_id": base + 1,
+        "sketch_table": TABLE, "norm": 20 + i / 10**5,
+    }  # fmt: skip
 
 
 def delta_rows(size: Size) -> Iterator[dict[str, Any]]:
     for i in range(size.deltas):
-        latest = (i + 1) * VERSIONS
-        yield {"id": i + 1, "name": delta_name(i), "last_version": VERSIONS, "latest_id": latest,
-               "latest_architecture": size.architecture_of(size.base_of(i)),
-               "created_at": NOW}  # fmt: skip
+        last = (i + 1) * VERSIONS
+        own = {"id": i + 1, "name": delta_name(i), "last_version": VERSIONS, "created_at": NOW}
+        yield own | latest_values(last, VERSIONS, manifest_row(size, last - 1))
+
+
+def latest_values(release: int, version: int, manifest: dict[str, Any]) -> dict[str, Any]:
+    """What a delta's row says of its latest release. release: that one's id."""
+    return {
+        "latest_id": release, "latest_version": version,
+        "latest_architecture": manifest["architecture_hash"],
+        "latest_base_content": manifest["base_content_digest"],
+        "latest_base_fingerprint": manifest["base_fingerprint_id"],
+        "latest_post_fingerprint": manifest["post_fingerprint_id"],
+        "latest_base_sketch": manifest["base_sketch_id"],
+        "latest_sketch_table": manifest["sketch_table"], "latest_norm": manifest["norm"],
+    }  # fmt: skip
 
 
 def release_rows(size: Size) -> Iterator[dict[str, Any]]:

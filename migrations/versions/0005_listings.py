@@ -1,7 +1,7 @@
 """What listings, queries and comparisons of a million releases need at hand.
 
-The architecture and the tags of every delta's latest release, and each delta's sketch in a quarter
-of its bytes; all derived from what is there, about a minute for 100,000 sketches. And which
+What ranking needs of every delta's latest release, that one's tags, and each delta's sketch in a
+quarter of its bytes; all derived from what is there, about a minute for 100,000 sketches. And which
 collection condemned an object. The way back is the copy that was made before (`db backup`,
 pg_dump).
 """
@@ -22,6 +22,17 @@ depends_on = None
 CHUNK = 500
 ROW_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
+LATEST: tuple[tuple[str, sa.types.TypeEngine[Any]], ...] = (
+    ("latest_architecture", sa.String(length=71)),
+    ("latest_version", sa.Integer()),
+    ("latest_base_content", sa.String(length=71)),
+    ("latest_base_fingerprint", sa.BigInteger()),
+    ("latest_post_fingerprint", sa.BigInteger()),
+    ("latest_base_sketch", sa.BigInteger()),
+    ("latest_sketch_table", sa.String(length=16)),
+    ("latest_norm", sa.Double()),
+)
+
 
 def text(length: int) -> sa.types.TypeEngine[str]:
     """Sorted by code point on every server."""
@@ -30,10 +41,15 @@ def text(length: int) -> sa.types.TypeEngine[str]:
 
 def upgrade() -> None:
     op.add_column("condemned", sa.Column("collector", sa.String(length=32), nullable=True))
-    op.add_column("deltas", sa.Column("latest_architecture", sa.String(length=71), nullable=True))
+    for name, kind in LATEST:
+        op.add_column("deltas", sa.Column(name, kind, nullable=True))
     op.execute(
-        "UPDATE deltas SET latest_architecture = (SELECT m.architecture_hash FROM releases r"
-        " JOIN manifests m ON m.id = r.manifest_id WHERE r.id = deltas.latest_id)"
+        "UPDATE deltas SET latest_architecture = m.architecture_hash, latest_version = r.version,"
+        " latest_base_content = m.base_content_digest,"
+        " latest_base_fingerprint = m.base_fingerprint_id,"
+        " latest_post_fingerprint = m.post_fingerprint_id, latest_base_sketch = m.base_sketch_id,"
+        " latest_sketch_table = m.sketch_table, latest_norm = m.norm"
+        " FROM releases r JOIN manifests m ON m.id = r.manifest_id WHERE r.id = deltas.latest_id"
     )
     op.create_index(
         op.f("ix_deltas_latest_architecture_deltas_name"), "deltas", ["latest_architecture", "name"]

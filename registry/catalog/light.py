@@ -40,15 +40,15 @@ MAX_FINGERPRINTS = 256  # kept in memory; one of a large model takes about 100 k
 Value = TypeVar("Value")
 
 _OF_DELTA = (
-    ReleaseRow.id,
+    DeltaRow.latest_id,
     DeltaRow.name,
-    ReleaseRow.version,
-    ManifestRow.base_content_digest,
-    ManifestRow.base_fingerprint_id,
-    ManifestRow.post_fingerprint_id,
-    ManifestRow.base_sketch_id,
-    ManifestRow.sketch_table,
-    ManifestRow.norm,
+    DeltaRow.latest_version,
+    DeltaRow.latest_base_content,
+    DeltaRow.latest_base_fingerprint,
+    DeltaRow.latest_post_fingerprint,
+    DeltaRow.latest_base_sketch,
+    DeltaRow.latest_sketch_table,
+    DeltaRow.latest_norm,
 )
 _SKETCHED = (
     DeltaRow.name, ReleaseRow.version, ManifestRow.digest, CompactSketchRow.sketch_id,
@@ -76,8 +76,8 @@ class Evidence:
     ) -> list[DeltaEvidence]:
         """The latest release of every delta, in any order."""
         with reading(self._engine) as session:
-            latest = statements.latest(tags or {}, architecture_hash)
-            statement = latest.with_only_columns(*_OF_DELTA)
+            listed, _ = statements.listed(tags or {}, architecture_hash)
+            statement = listed.with_only_columns(*_OF_DELTA)
             return list(map(DeltaEvidence._make, session.connection().execute(statement).all()))
 
     def bases(self, architecture_hash: str | None = None) -> list[BaseEvidence]:

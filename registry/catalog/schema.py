@@ -2,7 +2,7 @@
 
 releases are immutable but for ``yanked``. deltas.last_version is the counter that allots versions;
 deltas.latest_id points to the highest release that is not yanked, so that listing needs no search;
-latest_architecture and the rows of latest_tags follow it.
+the other latest_ columns and the rows of latest_tags follow it.
 Widths are bytes of UTF-8 (``checks`` holds values to them); what an index holds stays below the
 2,704 bytes that PostgreSQL allows.
 
@@ -192,6 +192,14 @@ class DeltaRow(Table):
     # set in the transaction that adds the first release; no constraint, for it would be circular
     latest_id: Mapped[int | None] = mapped_column(BigInteger, index=True)
     latest_architecture: Mapped[str | None] = mapped_column(DIGEST)
+    # what ranking needs of it: thousands are read for a query, from rows that lie side by side
+    latest_version: Mapped[int | None]
+    latest_base_content: Mapped[str | None] = mapped_column(DIGEST)
+    latest_base_fingerprint: Mapped[int | None] = mapped_column(BigInteger)
+    latest_post_fingerprint: Mapped[int | None] = mapped_column(BigInteger)
+    latest_base_sketch: Mapped[int | None] = mapped_column(BigInteger)
+    latest_sketch_table: Mapped[str | None] = mapped_column(SHORT_DIGEST)
+    latest_norm: Mapped[float | None] = mapped_column(Double)
     created_at: Mapped[datetime] = mapped_column(UtcTime)
 
     __table_args__ = (Index(None, "latest_architecture", "name"),)

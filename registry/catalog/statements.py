@@ -212,13 +212,29 @@ def point_to_latest(session: Session, delta: DeltaRow) -> None:
     left = select(ReleaseRow).where(ReleaseRow.delta_id == delta.id, ReleaseRow.yanked.is_(None))
     row = session.scalar(left.order_by(ReleaseRow.version.desc()).limit(1))
     delta.latest_id = row.id if row else None
-    delta.latest_architecture = row.manifest.architecture_hash if row else None
+    for column, value in _of_latest(row).items():
+        setattr(delta, column, value)
     session.execute(delete(LatestTagRow).where(LatestTagRow.delta_id == delta.id))
     session.add_all(
         LatestTagRow(key=tag.key, value=tag.value, name=delta.name, delta_id=delta.id)
         for tag in (row.tags if row else ())
     )
     session.flush()
+
+
+def _of_latest(row: ReleaseRow | None) -> dict[str, Any]:
+    """What a delta's row says of its latest release."""
+    manifest = row.manifest if row else None
+    return {
+        "latest_architecture": manifest and manifest.architecture_hash,
+        "latest_version": row and row.version,
+        "latest_base_content": manifest and manifest.base_content_digest,
+        "latest_base_fingerprint": manifest and manifest.base_fingerprint_id,
+        "latest_post_fingerprint": manifest and manifest.post_fingerprint_id,
+        "latest_base_sketch": manifest and manifest.base_sketch_id,
+        "latest_sketch_table": manifest and manifest.sketch_table,
+        "latest_norm": manifest and manifest.norm,
+    }
 
 
 def oldest_of_manifest(session: Session, digest: str) -> ReleaseRow | None:

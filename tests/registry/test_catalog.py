@@ -420,6 +420,19 @@ def test_a_yanked_release_is_no_longer_the_latest(catalog: Catalog) -> None:
     assert publish(catalog, "chat", summary(3))[0].version == 3
 
 
+# columns of a delta, and what they are derived from: r its latest release, m that one's manifest
+LATEST = {
+    "latest_architecture": "m.architecture_hash",
+    "latest_version": "r.version",
+    "latest_base_content": "m.base_content_digest",
+    "latest_base_fingerprint": "m.base_fingerprint_id",
+    "latest_post_fingerprint": "m.post_fingerprint_id",
+    "latest_base_sketch": "m.base_sketch_id",
+    "latest_sketch_table": "m.sketch_table",
+    "latest_norm": "m.norm",
+}
+
+
 def check_derived(catalog: Catalog) -> int:
     """What listings are found by is what it is derived from; how many tags of latest releases."""
 
@@ -428,11 +441,14 @@ def check_derived(catalog: Catalog) -> int:
             return sorted(map(tuple, connection.execute(sa.text(text))))
 
     latest = "FROM deltas d JOIN releases r ON r.id = d.latest_id"
-    assert rows("SELECT id, latest_architecture FROM deltas WHERE latest_id IS NOT NULL") == rows(
-        f"SELECT d.id, m.architecture_hash {latest} JOIN manifests m ON m.id = r.manifest_id"
+    kept = ", ".join(LATEST)
+    derived = ", ".join(LATEST.values())
+    assert rows(f"SELECT id, {kept} FROM deltas WHERE latest_id IS NOT NULL") == rows(
+        f"SELECT d.id, {derived} {latest} JOIN manifests m ON m.id = r.manifest_id"
     )
+    empty = " AND ".join(f"{column} IS NULL" for column in LATEST)
     assert rows("SELECT id FROM deltas WHERE latest_id IS NULL") == rows(
-        "SELECT id FROM deltas WHERE latest_architecture IS NULL"
+        f"SELECT id FROM deltas WHERE {empty}"
     )
     tags = rows("SELECT key, value, name, delta_id FROM latest_tags")
     assert tags == rows(
