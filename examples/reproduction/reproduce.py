@@ -1,0 +1,78 @@
+"""The whole of it: train, measure, summarise, draw, write."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from multiprocessing import get_context
+from pathlib import Path
+
+from examples.reproduction.measuring import Bench, Json, Tests
+from examples.reproduction.recipes import Line, Scale
+from examples.reproduction.scenarios import measure
+from examples.reproduction.workshop import Say, Workshop
+from registry.config import Settings
+from registry.registry import Registry
+
+PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "reproduction.md"  # the words
+
+
+def reproduce(
+    scale: Scale,
+    out: Path,
+    docs: Path,
+    processes: int,
+    say: Say,
+    seeds: Sequence[int] | None = None,
+) -> None:
+    """Writes docs/reproduction.md, its pictures and its numbers.
+
+    out: of models, scores and the registry. processes: 0 works in this one. seeds: only these, and
+    no page is written, which would be of fewer.
+    """
+    started = time.monotonic()
+    out = out.resolve()
+    lines = [Line(seed, scale) for seed in seeds or scale.seeds]
+    workshop = Workshop(out / "models", say)
+    workshop.make([recipe for line in lines for recipe in line.all], processes)
+    measured = _measured(lines, out, processes, say)
+    say(f"measured: {time.monotonic() - started:.0f} s")
+    if seeds:
+        return
+    from examples.reproduction.pictures import draw
+    from examples.reproduction.summary import summarise
+    from examples.reproduction.writing import write
+
+    setting = {"scale": asdict(scale), "circumstances": workshop.circumstances}
+    found = json.loads(json.dumps(setting | summarise(measured)))
+    docs.mkdir(parents=True, exist_ok=True)
+    (docs / "reproduction.json").write_text(json.dumps(found, indent=1) + "\n")
+    draw(found, docs / "img")
+    write(found, PAGE, docs / "reproduction.md")
+    say(f"written: {docs / 'reproduction.md'}, {time.monotonic() - started:.0f} s")
+
+
+def _measured(lines: Sequence[Line], out: Path, processes: int, say: Say) -> list[Json]:
+    tests = Tests.write(out / "tasks", lines[0].scale)
+    if not processes:
+        return [_measure(line, tests, out) for line in lines]
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        found = []
+        for document in pool.map(_measure, lines, [tests] * len(lines), [out] * len(lines)):
+            say(f"measured seed {document['seed']}")
+            found.append(document)
+        return found
+
+
+def _measure(line: Line, tests: Tests, out: Path) -> Json:
+    """One seed, in a process of the pool. All seeds share one registry."""
+    workshop = Workshop(out / "models", lambda _: None)
+    settings = Settings.resolve(out / "registry", threads=1, env={})
+    with Registry.open(settings) as registry:
+        found = measure(Bench(registry, line, tests, workshop.folder_of), line, tests)
+    path = out / f"seed-{line.seed}.json"
+    path.write_text(json.dumps(found, indent=1) + "\n")
+    return found
