@@ -51,6 +51,9 @@ class Tests:
     def texts(self) -> list[str]:
         return [self.prose, self.code]
 
+    def written_of(self, *skills: str) -> list[str]:
+        return [self.written[skill] for skill in skills]
+
     def of(self, *skills: str) -> list[str]:
         return [test for skill in skills for test in (self.written[skill], self.chosen[skill])]
 

@@ -51,9 +51,11 @@ def prepare(bench: Bench, line: Line) -> Json:
 
 def _models(bench: Bench, line: Line, tests: Tests) -> Json:
     """Scores of what was trained: bases, posts, references."""
-    found = {base.name: bench.scores(base, tests.all) for base in (line.base, *line.rungs)}
-    found[line.domain.name] = bench.scores(line.domain, tests.all)
-    found["other"] = bench.scores(line.other, tests.all)
+    new, *farther = line.rungs
+    found = {base.name: bench.scores(base, tests.all) for base in (line.base, new)}
+    plain = tests.written_of(*SKILLS) + tests.texts
+    found |= {base.name: bench.scores(base, plain) for base in (*farther, line.domain)}
+    found["other"] = bench.scores(line.other, plain)
     for name, recipe in line.posts.items():
         found[name] = bench.scores(recipe, _own(tests, name))
     found[line.reference.name] = bench.scores(line.reference, tests.all)
@@ -61,9 +63,13 @@ def _models(bench: Bench, line: Line, tests: Tests) -> Json:
     return found
 
 
+def _skills(delta: str) -> tuple[str, ...]:
+    return tuple(SKILLS) if delta == GENERAL else (delta,)
+
+
 def _own(tests: Tests, delta: str) -> list[str]:
     """The tasks that a delta is for, and the held-out texts."""
-    return tests.of(*(SKILLS if delta == GENERAL else (delta,))) + tests.texts
+    return tests.of(*_skills(delta)) + tests.texts
 
 
 def _alphas(bench: Bench, line: Line, tests: Tests) -> Json:
@@ -90,7 +96,7 @@ def _ladder(bench: Bench, line: Line, tests: Tests) -> list[Json]:
     for base in (*line.rungs, line.domain, line.other):
         drift = bench.drift_ratios(base)
         for name in line.posts:
-            bench.sweep([name], base, "1", _own(tests, name))
+            bench.sweep([name], base, "1", tests.written_of(*_skills(name)))
             rows.append(
                 {
                     "base": "other" if base is line.other else base.name,
@@ -110,24 +116,23 @@ def _mix(bench: Bench, line: Line, tests: Tests) -> Json:
     new, grid = line.rungs[0], line.scale.grid
     names = list(SKILLS)
     first, second = names[:2]
-    pairs = {
-        f"{a}+{b}": bench.sweep([a, b], new, "0.6,0.8,1", [*tests.of(a, b), *tests.texts])
-        for a, b in combinations(names, 2)
-    }
+
+    def tasks(*skills: str) -> list[str]:
+        return [*tests.written_of(*skills), tests.prose]
+
+    both = tasks(first, second)
     return {
-        "grid": bench.sweep(
-            [first, second], new, grid, [*tests.of(first, second), *tests.texts], betas=grid
-        ),
-        "pairs": pairs,
-        "three": bench.sweep(names, new, "0.4,0.6,0.8,1", tests.all),
+        "grid": bench.sweep([first, second], new, grid, both, betas=grid),
+        "pairs": {
+            f"{a}+{b}": bench.sweep([a, b], new, "0.6,0.8,1", tasks(a, b))
+            for a, b in combinations(names, 2)
+        },
+        "three": bench.sweep(names, new, "0.4,0.6,0.8,1", tasks(*names)),
         "methods": {
-            method: bench.sweep(
-                [first, second], new, "0.8,1", [*tests.of(first, second), *tests.texts],
-                method=method, options=options,
-            )
+            method: bench.sweep([first, second], new, "0.8,1", both, method=method, options=options)
             for method, options in MIX_METHODS
         },
-    }  # fmt: skip
+    }
 
 
 def _controls(bench: Bench, line: Line, tests: Tests) -> Json:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from examples.reproduction.measuring import Json
-from examples.reproduction.scenarios import CHOSEN, GENERAL
+from examples.reproduction.scenarios import GENERAL
 from examples.reproduction.skills import SKILLS
 from examples.reproduction.statistics import bootstrap, deviation, mean, spearman
 from paramdelta.expectation import BANDS, expected_transfer
@@ -206,14 +206,8 @@ def _cosines(of_seeds: Sequence[Sequence[Json]]) -> list[Json]:
 
 def value(rows: Sequence[Json], task: str, metric: str, **at: float | None) -> Json:
     """The one row of *task* and *metric*; at: its alpha, beta. KeyError."""
-    matching: Callable[[Json], bool] = lambda row: (  # noqa: E731
-        (row["task"], row["metric"]) == (task, metric)
-        and all(row[name] == wanted for name, wanted in at.items())
-    )
+    wanted = {"task": task, "metric": metric} | at
     for row in rows:
-        if matching(row):
+        if all(row[name] == said for name, said in wanted.items()):
             return row
-    raise KeyError((task, metric, at))
-
-
-__all__ = ["CHOSEN", "GENERAL", "summarise", "value"]
+    raise KeyError(wanted)

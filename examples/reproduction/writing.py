@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from examples.reproduction.measuring import Json
+from examples.reproduction.scenarios import CHOSEN, GENERAL
 from examples.reproduction.skills import SKILLS
 from examples.reproduction.summary import (
     CHOICE,
     DELTAS,
     DOMAIN,
-    GENERAL,
     LOSS,
     NEW,
     OLD,
@@ -64,6 +64,33 @@ def with_interval(estimate: Json) -> str:
 
 def _skills_of(delta: str) -> tuple[str, ...]:
     return tuple(SKILLS) if delta == GENERAL else (delta,)
+
+
+def _result(found: Json) -> str:
+    general = found["transfers"][GENERAL]["estimates"]
+    controls, mix, peaks = found["controls"], found["mix"]["three"], found["peaks"]
+
+    def written(curve: Sequence[Json], skill: str, **at: float) -> str:
+        return over_seeds(value(curve, skill, WRITTEN, **at))
+
+    by_seed = ", ".join(f"{alpha:g}" for name in SKILLS for alpha in peaks[name])
+    mixed = " / ".join(written(mix, skill, alpha=1.0) for skill in SKILLS)
+    return table(
+        ["question", "answer"],
+        [
+            ["γ_abs of the general post-training (the paper: 0.98)",
+             with_interval(general["gamma_abs"])],
+            ["γ_gain, the bases' own scores taken out", with_interval(general["gamma_gain"])],
+            ["retention against training on the new base", with_interval(general["retention"])],
+            [f"α of the highest skill, of {len(SKILLS)} deltas, by seed", by_seed],
+            ["Spearman of drift ratio and γ", with_interval(found["ladder"]["spearman"])],
+            ["control: Δupper on an unrelated base, written", written(controls["other"], CHOSEN)],
+            ["control: random delta of equal norm, written", written(controls["noise"], CHOSEN)],
+            ["control: α = 0 is the base, digest and scores",
+             "yes" if all(controls["zero_is_base"]) else "NO"],
+            [f"three deltas at once, α = 1 each: {', '.join(SKILLS)}, written", mixed],
+        ],
+    )  # fmt: skip
 
 
 def _setting(found: Json) -> str:
@@ -271,6 +298,7 @@ def _controls(found: Json) -> str:
 
 
 BLOCKS: dict[str, Callable[[Json], str]] = {
+    "result": _result,
     "setting": _setting,
     "scenarios": _scenarios,
     "gammas": _gammas,
