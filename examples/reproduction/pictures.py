@@ -97,7 +97,7 @@ def _ladder(found: Json) -> Picture:
         axes.axhline(1.0, color=GREY, linewidth=0.8, linestyle=":")
         axes.set_xscale("log")
         axes.set_xlim(low, high)
-        axes.set_ylim(-0.05, max(1.12, *(p["gamma"] + 0.05 for p in points)))
+        axes.set_ylim(-0.05, max([1.12, *(p["gamma"] + 0.05 for p in points)]))
         ticks = [t for t in (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0) if low <= t <= high]
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()

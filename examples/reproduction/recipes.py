@@ -60,7 +60,12 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much is trained and measured. rungs: (steps, rate) of each further pretraining."""
+    """How much is trained and measured.
+
+    pretraining, post, domain, and each of rungs: (steps, peak learning rate). alphas: of the
+    sweeps; grid: of each of two deltas; mix: of several deltas together. items: questions a skill.
+    characters, held_out: of each text, to train and to measure.
+    """
 
     name: str
     seeds: tuple[int, ...]
@@ -71,6 +76,7 @@ class Scale:
     domain: tuple[int, float]
     alphas: str
     grid: str
+    mix: str
     items: int
     characters: int | None
     held_out: int
@@ -86,6 +92,7 @@ FULL = Scale(
     domain=(110, 1e-3),
     alphas="0,0.25,0.5,0.75,0.9,1,1.1,1.25,1.5,2",
     grid="0,0.5,0.75,1",
+    mix="0.6,0.8,1",
     items=200,
     characters=None,
     held_out=12_000,
@@ -101,6 +108,7 @@ SMOKE = Scale(  # whether everything runs and comes out; its models have learned
     domain=(2, 1e-3),
     alphas="0,1",
     grid="0,1",
+    mix="1",
     items=6,
     characters=20_000,
     held_out=1_000,

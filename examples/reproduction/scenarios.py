@@ -19,7 +19,6 @@ from examples.reproduction.skills import SKILLS
 GENERAL = "general"
 CHOSEN = "upper"  # the skill of the controls and of the alpha curves
 MIX_METHODS: tuple[tuple[str, dict[str, str]], ...] = (
-    ("linear", {}),
     ("ties", {"density": "0.5"}),
     ("dare_linear", {"density": "0.5"}),
 )
@@ -113,7 +112,7 @@ def _continual(bench: Bench, line: Line, tests: Tests) -> list[Json]:
 
 
 def _mix(bench: Bench, line: Line, tests: Tests) -> Json:
-    new, grid = line.rungs[0], line.scale.grid
+    new, grid, alphas = line.rungs[0], line.scale.grid, line.scale.mix
     names = list(SKILLS)
     first, second = names[:2]
 
@@ -124,12 +123,12 @@ def _mix(bench: Bench, line: Line, tests: Tests) -> Json:
     return {
         "grid": bench.sweep([first, second], new, grid, both, betas=grid),
         "pairs": {
-            f"{a}+{b}": bench.sweep([a, b], new, "0.6,0.8,1", tasks(a, b))
+            f"{a}+{b}": bench.sweep([a, b], new, alphas, tasks(a, b))
             for a, b in combinations(names, 2)
         },
-        "three": bench.sweep(names, new, "0.4,0.6,0.8,1", tasks(*names)),
+        "three": bench.sweep(names, new, alphas, tasks(*names)),
         "methods": {
-            method: bench.sweep([first, second], new, "0.8,1", both, method=method, options=options)
+            method: bench.sweep([first, second], new, alphas, both, method=method, options=options)
             for method, options in MIX_METHODS
         },
     }
