@@ -72,10 +72,11 @@ def _own(tests: Tests, delta: str) -> list[str]:
 
 
 def _alphas(bench: Bench, line: Line, tests: Tests) -> Json:
-    """Scores over alpha on the newer base, by delta."""
+    """Scores over alpha on the newer base, by delta; of the general one at alpha 1 alone."""
     new = line.rungs[0]
     grid = line.scale.alphas
-    found = {name: bench.sweep([name], new, grid, _own(tests, name)) for name in (*SKILLS, GENERAL)}
+    found = {name: bench.sweep([name], new, grid, _own(tests, name)) for name in SKILLS}
+    found[GENERAL] = bench.sweep([GENERAL], new, "1", tests.all)
     found["unreplayed"] = bench.sweep(["unreplayed"], new, grid, _own(tests, CHOSEN))
     return found
 

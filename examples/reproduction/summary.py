@@ -28,7 +28,7 @@ def summarise(measured: Sequence[Json]) -> Json:
         "alphas": {name: _curve([m["alphas"][name] for m in measured])
                    for name in measured[0]["alphas"]},
         "peaks": {name: [_peak(m["alphas"][name]) for m in measured]
-                  for name in measured[0]["alphas"]},
+                  for name in measured[0]["alphas"] if name != GENERAL},
         "transfers": {name: _pooled([m["transfers"][name]["rows"] for m in measured])
                       for name in measured[0]["transfers"]},
         "ladder": ladder([(m["seed"], row) for m in measured for row in m["ladder"]]),
