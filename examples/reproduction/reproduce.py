@@ -38,7 +38,7 @@ def reproduce(
     lines = [Line(seed, scale) for seed in seeds or scale.seeds]
     workshop = Workshop(out / "models", say)
     workshop.make([recipe for line in lines for recipe in line.all], processes)
-    measured = _measured(lines, out, processes, say)
+    measured = _measured(lines, out, workshop.registry_of(scale), processes, say)
     say(f"measured: {time.monotonic() - started:.0f} s")
     if seeds:
         return
@@ -55,24 +55,27 @@ def reproduce(
     say(f"written: {docs / 'reproduction.md'}, {time.monotonic() - started:.0f} s")
 
 
-def _measured(lines: Sequence[Line], out: Path, processes: int, say: Say) -> list[Json]:
+def _measured(
+    lines: Sequence[Line], out: Path, registry: Path, processes: int, say: Say
+) -> list[Json]:
     tests = Tests.write(out / "tasks", lines[0].scale)
+    asked = [(line, tests, out, registry) for line in lines]
     if not processes:
-        return [_measure(line, tests, out) for line in lines]
+        return [_measure(*one) for one in asked]
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         found = []
-        for document in pool.map(_measure, lines, [tests] * len(lines), [out] * len(lines)):
+        for document in pool.map(_measure, *zip(*asked, strict=True)):
             say(f"measured seed {document['seed']}")
             found.append(document)
         return found
 
 
-def _measure(line: Line, tests: Tests, out: Path) -> Json:
+def _measure(line: Line, tests: Tests, out: Path, registry: Path) -> Json:
     """One seed, in a process of the pool. All seeds share one registry."""
     workshop = Workshop(out / "models", lambda _: None)
-    settings = Settings.resolve(out / "registry", threads=1, env={})
-    with Registry.open(settings) as registry:
-        found = measure(Bench(registry, line, tests, workshop.folder_of), line, tests)
+    settings = Settings.resolve(registry, threads=1, env={})
+    with Registry.open(settings) as opened:
+        found = measure(Bench(opened, line, tests, workshop.folder_of), line, tests)
     path = out / f"seed-{line.seed}.json"
     path.write_text(json.dumps(found, indent=1) + "\n")
     return found

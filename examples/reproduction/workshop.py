@@ -18,7 +18,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from multiprocessing import get_context
 from pathlib import Path
 
-from examples.reproduction.recipes import Recipe
+from examples.reproduction.recipes import Line, Recipe, Scale
 
 Say = Callable[[str], None]
 
@@ -37,10 +37,11 @@ class Workshop:
     def folder_of(self, recipe: Recipe) -> Path:
         return self._folder / recipe.key
 
-    def losses(self, recipe: Recipe) -> list[float]:
-        """Of the training, a step each."""
-        found: list[float] = json.loads(_losses_path(self._folder, recipe).read_text())
-        return found
+    def registry_of(self, scale: Scale) -> Path:
+        """The registry's folder: another one for other models, which bear the same names."""
+        keys = [recipe.key for seed in scale.seeds for recipe in Line(seed, scale).all]
+        said = json.dumps([self._folder.name, keys]).encode()
+        return self._folder.parent.parent / f"registry-{hashlib.sha256(said).hexdigest()[:8]}"
 
     def make(self, recipes: Sequence[Recipe], processes: int) -> None:
         """Parents first. processes: 0 trains in this one."""
