@@ -42,17 +42,22 @@ def reproduce(
     say(f"measured: {time.monotonic() - started:.0f} s")
     if seeds:
         return
-    from examples.reproduction.pictures import draw
     from examples.reproduction.summary import summarise
-    from examples.reproduction.writing import write
 
     setting = {"scale": asdict(scale), "circumstances": workshop.circumstances}
-    found = json.loads(json.dumps(setting | summarise(measured)))
+    publish_page(json.loads(json.dumps(setting | summarise(measured))), docs)
+    say(f"written: {docs / 'reproduction.md'}, {time.monotonic() - started:.0f} s")
+
+
+def publish_page(found: Json, docs: Path) -> None:
+    """The numbers, the pictures and the page, into the folder *docs*. found: of ``summarise``."""
+    from examples.reproduction.pictures import draw
+    from examples.reproduction.writing import write
+
     docs.mkdir(parents=True, exist_ok=True)
     (docs / "reproduction.json").write_text(json.dumps(found, indent=1) + "\n")
     draw(found, docs / "img")
     write(found, PAGE, docs / "reproduction.md")
-    say(f"written: {docs / 'reproduction.md'}, {time.monotonic() - started:.0f} s")
 
 
 def _measured(
