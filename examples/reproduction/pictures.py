@@ -129,7 +129,7 @@ def _controls(found: Json) -> Picture:
                 axes.plot([x] * len(row["values"]), row["values"], "o", color=colour)
             if chance is not None:
                 axes.axhline(chance, color=GREY, linestyle="--", linewidth=1)
-                axes.text(3.45, chance + 0.015, "chance", ha="right", color=GREY, fontsize=8)
+                axes.text(3.45, chance + 0.015, "one in four", ha="right", color=GREY, fontsize=8)
             axes.set_title(title)
             axes.set_ylim(0, 1.05)
             axes.set_xticks(range(len(shown)), [label for label, *_ in shown], fontsize=7.5,

@@ -291,7 +291,7 @@ def _controls(found: Json) -> str:
     same = "yes" if all(controls["zero_is_base"]) else "NO"
     unrelated = over_seeds(value(found["models"][OTHER], "prose", LOSS))
     return (
-        table(["model", "written", "of four (chance 0.25)", "loss on prose"], rows)
+        table(["model", "written", "of four", "loss on prose"], rows)
         + f"\n\nThe model at α = 0 is the base, digest and scores, in every seed: **{same}**. "
         + f"The unrelated base alone has a loss of {unrelated}."
     )
