@@ -56,7 +56,7 @@ def over_seeds(row: Json) -> str:
 
 def with_interval(estimate: Json) -> str:
     if estimate["value"] is None:
-        return "not decided"
+        return "not decided" if estimate.get("tasks") else "none"
     if estimate["low"] is None:
         return f"{estimate['value']:.3f}"
     return f"{estimate['value']:.3f} ({estimate['low']:.3f} … {estimate['high']:.3f})"
