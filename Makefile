@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS := 1
 export PYTHONHASHSEED := 0
 
-.PHONY: demo test test-eval fuzz soak lint format cover bench bench-apply bench-codec bench-publish family pictures clean
+.PHONY: demo test test-eval fuzz soak lint format cover bench bench-apply bench-codec bench-publish family pictures reproduction clean
 
 # torch comes first and alone: asked for later, a range could pull a CUDA build of gigabytes
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -78,5 +78,8 @@ family: $(VENV)/.installed  ## train the example family again (minutes)
 pictures: $(VENV)/.installed  ## draw the pictures of docs/analysis.md again (half a minute)
 	$(BIN)/python examples/pictures.py
 
+reproduction: $(VENV)/.installed  ## the paper on small models, three seeds: writes docs/reproduction.md
+	$(BIN)/python -m examples.reproduction
+
 clean:
-	rm -rf $(VENV) .fuzz-cache tests/fuzz/found .venv-peers demo-out bench-out build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .fuzz-cache tests/fuzz/found .venv-peers demo-out bench-out reproduction-out build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -3,7 +3,8 @@
 The bands are measurements on small trained models (accuracy kept of a post-training after it was
 moved; drift ratio = ‖base′ − base‖ / ‖Δ‖; Spearman −0.86…−0.91 between the two). Between the ranges
 that were measured lies what both neighbours allow, and it is told as such. Nobody has measured how
-far the numbers carry to large models.
+far the numbers carry to large models; a second family of small ones, drifted faster, kept less in
+the middle of the range (docs/reproduction.md).
 """
 
 from __future__ import annotations
