@@ -1,10 +1,11 @@
 """What a drift ratio lets one expect of a transfer. Advice, not evidence: a stored score beats it.
 
-The bands are measurements on small trained models (accuracy kept of a post-training after it was
-moved; drift ratio = ‖base′ − base‖ / ‖Δ‖; Spearman −0.86…−0.91 between the two). Between the ranges
-that were measured lies what both neighbours allow, and it is told as such. Nobody has measured how
-far the numbers carry to large models; a second family of small ones, drifted faster, kept less in
-the middle of the range (docs/reproduction.md).
+The bands hold what was measured on two families of small trained models (share of a skill that was
+kept after its post-training was moved; drift ratio = ‖base′ − base‖ / ‖Δ‖), rounded outwards to
+0.05: one that drifted gently, and the drift ladder of docs/reproduction.md, whose points a test
+holds against them. Spearman between the two is −0.86 to −0.92. Where a family has no points, its
+neighbouring ones count, and the band is told as between measured ranges. Nobody has measured how
+far the numbers carry to large models.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ class Band:
 # (drift ratio up to and including, what was kept)
 BANDS: tuple[tuple[float, Band], ...] = (
     (0.0, Band(1.0, 1.0)),  # the delta's own base: the post comes back, bit for bit at alpha 1
-    (0.35, Band(0.93, 0.98)),
-    (1.2, Band(0.60, 0.98, measured=False)),
-    (2.0, Band(0.60, 0.93)),
-    (3.8, Band(0.0, 0.93, measured=False)),
+    (0.35, Band(0.60, 1.0)),
+    (0.6, Band(0.05, 1.0)),
+    (1.2, Band(0.0, 1.0, measured=False)),
+    (2.0, Band(0.0, 0.95)),
+    (3.8, Band(0.0, 0.95, measured=False)),
     (math.inf, Band(0.0, 0.4)),
 )
 UNRELATED = BANDS[-2][0]  # above it little of a skill was ever kept

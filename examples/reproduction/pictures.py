@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image
-
 from examples.reproduction.measuring import Json
 from examples.reproduction.summary import CHOICE, DELTAS, LOSS, OTHER, WRITTEN
 from paramdelta.expectation import BANDS
@@ -15,8 +13,6 @@ from paramdelta.plots.sweeps import Prediction, SweepRow, predictions, sweep
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-COLOURS = 64  # of a saved picture: a third of the bytes in the repository
 
 
 def draw(found: Json, folder: Path) -> list[Path]:
@@ -30,17 +26,11 @@ def draw(found: Json, folder: Path) -> list[Path]:
         "ladder": _ladder(found),
         "controls": _controls(found),
     }
-    return [
-        _saved(picture, folder / f"reproduction-{name}.png") for name, picture in pictures.items()
-    ]
-
-
-def _saved(picture: Picture, path: Path) -> Path:
-    save(picture, path)
-    with Image.open(path) as image:
-        few = image.convert("RGB").quantize(COLOURS)
-    few.save(path, optimize=True)
-    return path
+    paths = []
+    for name, picture in pictures.items():
+        paths.append(folder / f"reproduction-{name}.png")
+        save(picture, paths[-1])
+    return paths
 
 
 def _rows(curve: list[Json], skill: str) -> list[SweepRow]:
