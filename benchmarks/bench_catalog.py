@@ -66,9 +66,10 @@ def questions(registry: Registry, size: Size) -> dict[str, tuple[int, Callable[[
 
     return {
         "show name@version": (500, lambda: catalog.get_release(
-            delta(), 1 + dice.randrange(VERSIONS))),
-        "show name (latest)": (500, lambda: catalog.get_release(delta())),
-        "show digest": (500, lambda: catalog.get_release_by_digest(digest_of_one())),
+            delta(), 1 + dice.randrange(VERSIONS), evidence=False)),
+        "show name (latest)": (500, lambda: catalog.get_release(delta(), evidence=False)),
+        "show digest": (500, lambda: catalog.get_release_by_digest(
+            digest_of_one(), evidence=False)),
         "query --base, any": (200, lambda: fits(False)),
         "query --base, the most popular": (100, lambda: fits(True)),
         "query --delta": (100, lambda: [*registry.query_delta(delta()).results]),

@@ -76,7 +76,7 @@ def list_(state: State, /, pattern: str | None, **options: Any) -> None:
 def show(state: State, delta: str) -> None:
     """Show everything known of the release DELTA."""
     with state.registry() as registry:
-        found = registry.show(delta)
+        found = registry.show(delta, evidence=False)
     state.emit(found.to_json(), lambda: _out().detail(found))
 
 

@@ -94,13 +94,14 @@ class Evidence:
             return session.scalar(select(func.count(BaseRow.id))) or 0
 
     def fingerprints(self, ids: Iterable[int]) -> dict[int, Mapping[str, Any]]:
-        held = self._fingerprints
-        wanted = set(ids)
+        held, wanted = self._fingerprints, set(ids)
         found = {key: held[key] for key in wanted & held.keys()}
-        fresh = self._contents(FingerprintRow, wanted - held.keys())
-        if len(held) + len(fresh) <= MAX_FINGERPRINTS:  # more would hardly be asked for again
-            held.update(fresh)
-        return found | fresh
+        found |= self._contents(FingerprintRow, wanted - held.keys())
+        others = [(key, content) for key, content in held.items() if key not in found]
+        room = MAX_FINGERPRINTS - len(found)
+        if room >= 0:  # those that were asked for last stay
+            self._fingerprints = dict(others[max(0, len(others) - room) :]) | found
+        return found
 
     def sketches(self, ids: Iterable[int]) -> dict[int, bytes]:
         return self._contents(SketchRow, ids)

@@ -24,20 +24,26 @@ from registry.references import LATEST
 class Releases(Core):
     """Finds and lists releases."""
 
-    def get_release(self, name: str, selector: int | str = LATEST) -> Release:
-        """By version, alias or ``latest`` (the highest that is not yanked). NotFoundError."""
+    def get_release(
+        self, name: str, selector: int | str = LATEST, *, evidence: bool = True
+    ) -> Release:
+        """By version, alias or ``latest`` (the highest that is not yanked). NotFoundError.
+
+        evidence: with fingerprints and sketches, which verdicts need; to look at, one does without.
+        """
         with reading(self._engine) as session:
             delta = statements.get_delta(session, name)
-            return release_of(statements.get_release(session, delta, selector))
+            row = statements.get_release(session, delta, selector, evidence)
+            return release_of(row, evidence)
 
-    def get_release_by_digest(self, digest: str) -> Release:
+    def get_release_by_digest(self, digest: str, *, evidence: bool = True) -> Release:
         """The oldest release of a manifest, yanked or not. NotFoundError."""
         with reading(self._engine) as session:
-            row = statements.oldest_of_manifest(session, digest)
+            row = statements.oldest_of_manifest(session, digest, evidence)
             if row is None:
                 remedy = "see `paramdelta list`"
                 raise NotFoundError("no release of this digest", subject=digest, remedy=remedy)
-            return release_of(row)
+            return release_of(row, evidence)
 
     def releases_of_manifest(self, digest: str) -> list[Release]:
         """Every release of a manifest, the oldest first; empty where there is none."""

@@ -170,8 +170,10 @@ def get_delta(session: Session, name: str, *, lock: bool = False) -> DeltaRow:
     return row
 
 
-def get_release(session: Session, delta: DeltaRow, selector: int | str) -> ReleaseRow:
-    """With its evidence."""
+def get_release(
+    session: Session, delta: DeltaRow, selector: int | str, evidence: bool = True
+) -> ReleaseRow:
+    """evidence: with that of its manifest."""
     statement = select(ReleaseRow).where(ReleaseRow.delta_id == delta.id)
     if not isinstance(selector, str):
         statement = statement.where(ReleaseRow.version == asked(ReleaseRow.version, selector))
@@ -182,7 +184,7 @@ def get_release(session: Session, delta: DeltaRow, selector: int | str) -> Relea
             AliasRow.delta_id == delta.id, AliasRow.name == asked(AliasRow.name, selector)
         )
         statement = statement.where(ReleaseRow.id.in_(target))
-    row = session.scalar(statement.options(whole_release()))
+    row = session.scalar(statement.options(whole_release()) if evidence else statement)
     if row is None:
         raise NotFoundError(
             "no such release",
@@ -237,16 +239,17 @@ def _of_latest(row: ReleaseRow | None) -> dict[str, Any]:
     }
 
 
-def oldest_of_manifest(session: Session, digest: str) -> ReleaseRow | None:
-    """Under any name, yanked or not; with its evidence."""
+def oldest_of_manifest(session: Session, digest: str, evidence: bool = True) -> ReleaseRow | None:
+    """Under any name, yanked or not. evidence: with that of the manifest."""
     statement = (
         select(ReleaseRow)
         .join(ReleaseRow.manifest)
         .where(ManifestRow.digest == asked(ManifestRow.digest, digest))
-        .options(whole_release())
         .order_by(ReleaseRow.id)
         .limit(1)
     )
+    if evidence:
+        statement = statement.options(whole_release())
     return session.scalars(statement).first()
 
 

@@ -94,16 +94,18 @@ class Core:
         self._vouch(release)
         return release
 
-    def _look_up(self, ref: DeltaRef) -> Release:
+    def _look_up(self, ref: DeltaRef, evidence: bool = True) -> Release:
         """The release of *ref*, whoever made it: to be shown, signed, verified or copied.
+
+        evidence: with fingerprints and sketches.
 
         UntrustedError where a catalog that others can alter shows less than before.
         """
         if ref.digest is not None:
-            return self.catalog.get_release_by_digest(ref.digest)
+            return self.catalog.get_release_by_digest(ref.digest, evidence=evidence)
         assert ref.name is not None
         self._watch(ref.name)
-        return self.catalog.get_release(ref.name, ref.selector)
+        return self.catalog.get_release(ref.name, ref.selector, evidence=evidence)
 
     def _watch(self, name: str) -> None:
         """UntrustedError where a catalog that others can alter shows less of *name* than before."""

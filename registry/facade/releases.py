@@ -98,10 +98,11 @@ class Releases(Signing):
         )
         return [ReleaseView(release) for release in found]
 
-    def show(self, delta: str) -> ReleaseDetail:
+    def show(self, delta: str, *, evidence: bool = True) -> ReleaseDetail:
+        """evidence: with fingerprints and sketches in the release's summary."""
         from paramdelta.manifest import fields_of
 
-        release = self._look_up(parse_delta(delta))
+        release = self._look_up(parse_delta(delta), evidence)
         manifest = self._manifest(release.digest)
         own = self.catalog.find_base_by_content(manifest.base.content_digest)
         files = [(f.path, f.size, f.digest) for f in manifest.weights]

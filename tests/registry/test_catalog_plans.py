@@ -18,7 +18,7 @@ from support.catalog_records import base, digest, made, publish, score, summary
 from support.catalog_statements import explained, statements_of
 
 from registry import evidence
-from registry.catalog import Catalog
+from registry.catalog import Catalog, light
 from registry.catalog.schema import Table
 from registry.catalog.scores import Wanted
 
@@ -26,7 +26,8 @@ Ask = Callable[[Catalog], object]
 
 # by what a command is given; a statement reads a range of an index
 FOUND: dict[str, Ask] = {
-    "show name@version": lambda c: c.get_release("a", 1),
+    "show name@version": lambda c: c.get_release("a", 1, evidence=False),
+    "a release and its evidence": lambda c: c.get_release("a", 1),
     "show name": lambda c: c.get_release("a"),
     "show name@alias": lambda c: c.get_release("a", "stable"),
     "show digest": lambda c: c.get_release_by_digest(digest(1)),
@@ -116,6 +117,20 @@ def test_what_commands_ask_is_found_by_an_index(catalog: Catalog, name: str) -> 
         assert unaided(catalog, text, values) == [], explained(catalog, text, values)
         if name in FOUND:
             assert ranges(catalog, text, values), explained(catalog, text, values)
+
+
+def test_fingerprints_that_were_asked_for_last_are_not_read_again(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = catalog.evidence.fingerprints
+    first, second, third = ask(range(1, 9))
+    monkeypatch.setattr(light, "MAX_FINGERPRINTS", 2)
+    for one in (first, second, third):
+        ask([one])
+    with statements_of(catalog) as sent:
+        assert set(ask([second, third])) == {second, third} and not sent
+        assert set(ask([first])) == {first} and sent
+        assert set(ask([first, second, third])) == {first, second, third}  # more than are kept
 
 
 def test_a_question_that_no_index_answers_is_noticed(catalog: Catalog) -> None:
