@@ -71,7 +71,7 @@ def fill(registry: Registry, folder: Path, deltas: int, bases: int) -> None:
     )
     insert(schema.BaseRow, base_rows(bases, folder, found[0], list(Headers(1).tensors)))
     manifests = list(manifest_rows(deltas, bases, found[0]))
-    insert(schema.ManifestRow, manifests)
+    insert(schema.ManifestRow, iter(manifests))
     insert(schema.DeltaRow, (
         {"id": i + 1, "name": f"team{i % 40}/delta-{i}", "last_version": 1, "created_at": NOW}
         | latest_values(i + 1, 1, manifests[i]) for i in range(deltas)))  # fmt: skip
