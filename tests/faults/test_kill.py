@@ -17,14 +17,12 @@ from pathlib import Path
 
 import pytest
 from support import kill_server
-from support.checkpoints import tensor, write_checkpoint
 from support.fault_cases import CASES, Models, essence
 from support.kill_server import KillServer
-from support.kills import run, steps
+from support.kills import publish, run, steps, write_models
 from support.registries import files_of, journalled_pair, open_registry
 
 from registry import tensor_jobs
-from registry.registry import Registry
 
 # a command is killed at least this often; those of the quick suite are 500 together
 KILL_POINTS = {
@@ -76,18 +74,7 @@ def test_a_command_killed_at_any_change_leaves_nothing_half_and_converges(
 
 @pytest.fixture
 def models(tmp_path: Path) -> tuple[str, str]:
-    """Two tensors: one that needs a patch, one that needs none."""
-    base = {"a": tensor("BF16", [0x3F80, 0x4000], (2,)), "b": tensor("F32", [7, 9], (2,))}
-    post = {"a": tensor("BF16", [0x7FC1, 0x4001], (2,)), "b": tensor("F32", [7, 8], (2,))}
-    return (
-        str(write_checkpoint(tmp_path / "base", base)),
-        str(write_checkpoint(tmp_path / "post", post, files={"x.txt": "x"})),
-    )
-
-
-def publish(registry: Registry, models: tuple[str, str]) -> tuple[str, int]:
-    release = registry.publish("x", *models).release
-    return release.digest, release.version
+    return write_models(tmp_path)
 
 
 SQLITE = ("pwrite64", "fdatasync")

@@ -13,13 +13,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from support import kills
-from support.checkpoints import tensor, write_checkpoint
-from support.kills import steps
+from support.kills import publish, steps, write_models
 from support.registries import open_registry
 
 from registry.catalog import Catalog, migrate
 from registry.catalog.engine import open_engine
-from registry.registry import Registry
 
 # counts calls of os functions and kills this process at the N-th, before it is made
 KILLER = """
@@ -50,18 +48,7 @@ def run(words: list[str], kind: str, call: str, at: int) -> bool:
 
 @pytest.fixture
 def models(tmp_path: Path) -> tuple[str, str]:
-    """Two tensors: one that needs a patch, one that needs none."""
-    base = {"a": tensor("BF16", [0x3F80, 0x4000], (2,)), "b": tensor("F32", [7, 9], (2,))}
-    post = {"a": tensor("BF16", [0x7FC1, 0x4001], (2,)), "b": tensor("F32", [7, 8], (2,))}
-    return (
-        str(write_checkpoint(tmp_path / "base", base)),
-        str(write_checkpoint(tmp_path / "post", post, files={"x.txt": "x"})),
-    )
-
-
-def publish(registry: Registry, models: tuple[str, str]) -> tuple[str, int]:
-    release = registry.publish("x", *models).release
-    return release.digest, release.version
+    return write_models(tmp_path)
 
 
 @pytest.mark.parametrize(
