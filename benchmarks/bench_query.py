@@ -55,33 +55,33 @@ def fill(registry: Registry, folder: Path, deltas: int, bases: int) -> None:
     found = [fingerprint(Headers(8192 + i)) for i in range(BASES * (1 + POSTS))]
     engine = registry.catalog._engine
 
-    def insert(table: type[schema.Table], rows: Iterator[dict[str, Any]]) -> None:
+    def insert(table: sa.Table, rows: Iterator[dict[str, Any]]) -> None:
         while chunk := list(islice(rows, CHUNK)):
             with engine.begin() as connection:
-                connection.execute(sa.insert(table.__table__), chunk)
+                connection.execute(sa.insert(table), chunk)
 
-    insert(schema.FingerprintRow, fingerprint_rows(found))
-    insert(schema.SketchRow, sketch_rows(bases + deltas))
+    insert(schema.FINGERPRINTS, fingerprint_rows(found))
+    insert(schema.SKETCHES, sketch_rows(bases + deltas))
     insert(
-        schema.CompactSketchRow,
+        schema.COMPACT_SKETCHES,
         (
             {"sketch_id": row["id"], **compact(row["content"])}
             for row in islice(sketch_rows(bases + deltas), bases, None)
         ),
     )
-    insert(schema.BaseRow, base_rows(bases, folder, found[0], list(Headers(1).tensors)))
+    insert(schema.BASES, base_rows(bases, folder, found[0], list(Headers(1).tensors)))
     manifests = list(manifest_rows(deltas, bases, found[0]))
-    insert(schema.ManifestRow, iter(manifests))
-    insert(schema.DeltaRow, (
+    insert(schema.MANIFESTS, iter(manifests))
+    insert(schema.DELTAS, (
         {"id": i + 1, "name": f"team{i % 40}/delta-{i}", "last_version": 1, "created_at": NOW}
         | latest_values(i + 1, 1, manifests[i]) for i in range(deltas)))  # fmt: skip
-    insert(schema.ReleaseRow, ({
+    insert(schema.RELEASES, ({
         "id": i + 1, "delta_id": i + 1, "version": 1, "manifest_id": i + 1, "author": "ann",
         "created_at": NOW, "description": "a delta, described in a sentence", "license": None,
         "yanked": None} for i in range(deltas)))  # fmt: skip
-    insert(schema.TagRow, ({"release_id": i + 1, "key": "method", "value": ("sft", "dpo")[i % 2]}
+    insert(schema.TAGS, ({"release_id": i + 1, "key": "method", "value": ("sft", "dpo")[i % 2]}
                            for i in range(deltas)))  # fmt: skip
-    insert(schema.LatestTagRow, (
+    insert(schema.LATEST_TAGS, (
         {"key": "method", "value": ("sft", "dpo")[i % 2], "name": f"team{i % 40}/delta-{i}",
          "delta_id": i + 1} for i in range(deltas)))  # fmt: skip
     if engine.dialect.name == "postgresql":  # what its autovacuum does by itself

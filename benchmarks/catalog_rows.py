@@ -201,16 +201,16 @@ def event_rows(size: Size) -> Iterator[dict[str, Any]]:
 
 
 ROWS = {
-    schema.FingerprintRow: fingerprint_rows,
-    schema.SketchRow: sketch_rows,
-    schema.CompactSketchRow: compact_rows,
-    schema.BaseRow: base_rows,
-    schema.ManifestRow: manifest_rows,
-    schema.DeltaRow: delta_rows,
-    schema.ReleaseRow: release_rows,
-    schema.TagRow: tag_rows,
-    schema.LatestTagRow: latest_tag_rows,
-    schema.EventRow: event_rows,
+    schema.FINGERPRINTS: fingerprint_rows,
+    schema.SKETCHES: sketch_rows,
+    schema.COMPACT_SKETCHES: compact_rows,
+    schema.BASES: base_rows,
+    schema.MANIFESTS: manifest_rows,
+    schema.DELTAS: delta_rows,
+    schema.RELEASES: release_rows,
+    schema.TAGS: tag_rows,
+    schema.LATEST_TAGS: latest_tag_rows,
+    schema.EVENTS: event_rows,
 }
 
 
@@ -219,7 +219,7 @@ def fill(catalog: Catalog, size: Size, seconds: float) -> bool:
     end = time.monotonic() + seconds
     for table, make in ROWS.items():
         with catalog._engine.begin() as connection:
-            held = connection.scalar(sa.select(sa.func.count()).select_from(table.__table__))
+            held = connection.scalar(sa.select(sa.func.count()).select_from(table))
         rows = islice(make(size), held, None)
         while chunk := list(islice(rows, COMMIT)):
             if time.monotonic() > end:
@@ -229,22 +229,22 @@ def fill(catalog: Catalog, size: Size, seconds: float) -> bool:
     return True
 
 
-def _insert(engine: sa.Engine, table: type[schema.Table], rows: list[dict[str, Any]]) -> None:
+def _insert(engine: sa.Engine, table: sa.Table, rows: list[dict[str, Any]]) -> None:
     if engine.dialect.name == "postgresql":
         _copy(engine, table, rows)
         return
     with engine.connect() as connection:
         for pragma in ("synchronous=OFF", "cache_size=-1000000"):  # of this connection alone
             connection.connection.driver_connection.execute(f"PRAGMA {pragma}")  # type: ignore
-        connection.execute(sa.insert(table.__table__), rows)
+        connection.execute(sa.insert(table), rows)
         connection.commit()
 
 
-def _copy(engine: sa.Engine, table: type[schema.Table], rows: list[dict[str, Any]]) -> None:
+def _copy(engine: sa.Engine, table: sa.Table, rows: list[dict[str, Any]]) -> None:
     columns = ", ".join(rows[0])
     with engine.begin() as connection:
         cursor: Any = connection.connection.cursor()
-        with cursor.copy(f"COPY {table.__tablename__} ({columns}) FROM STDIN") as copy:
+        with cursor.copy(f"COPY {table.name} ({columns}) FROM STDIN") as copy:
             for row in rows:
                 copy.write_row([json.dumps(v) if isinstance(v, dict) else v for v in row.values()])
 
@@ -257,8 +257,8 @@ def _settle(engine: sa.Engine) -> None:
         return
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         for table in ROWS:
-            if "id" in table.__table__.columns:
-                name = table.__tablename__
+            if "id" in table.c:
+                name = table.name
                 connection.exec_driver_sql(
                     f"SELECT setval(pg_get_serial_sequence('{name}', 'id'), max(id)) FROM {name}"
                 )

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 # whoever reads a pipe wants whole names, not a terminal's 80 columns
 PIPE_WIDTH = 200
-console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+# no emoji: ":name:" in somebody's description is text
+console = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 COLOURS = {
     "identical": "green", "compatible": "green", "adaptable": "yellow", "incompatible": "red",
     "ok": "green", "warn": "yellow", "fail": "red",

@@ -28,7 +28,7 @@ class Bars:
             DownloadColumn(),
             TransferSpeedColumn(),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=Console(stderr=True, emoji=False),
             transient=True,
         )
         self._task = self._progress.add_task(task, total=total)

@@ -3,11 +3,11 @@
 from alembic import context
 
 from registry.catalog.migrate import connection_of
-from registry.catalog.schema import Table
+from registry.catalog.schema import METADATA
 
 context.configure(
     connection=connection_of(context.config),
-    target_metadata=Table.metadata,
+    target_metadata=METADATA,
     transactional_ddl=True,
     render_as_batch=True,
 )

@@ -54,7 +54,13 @@ class Settings:
 
         UsageError on a bad thread count, or if signatures are required and no keyring is named.
         """
-        folder = Path(registry or env.get(ENV_REGISTRY) or _data_folder(env)).expanduser()
+        given = registry or env.get(ENV_REGISTRY) or _data_folder(env)
+        if "://" in str(given):
+            raise UsageError(
+                "a registry is a folder, not an address",
+                remedy="name a database with --catalog, a store with --store",
+            )
+        folder = Path(given).expanduser()
         folder = Path(os.path.abspath(folder))
         keyring = trust or env.get(ENV_TRUST)
         if require_signed and not keyring:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from registry.catalog import Catalog
-from registry.catalog.scores import CHUNK, Wanted
+from registry.catalog.chunks import CHUNK, chunks
+from registry.catalog.scores import Wanted
 from registry.records import MadeModel, Score
 from registry.results.evaluating import Evidence
 
@@ -38,9 +39,8 @@ def _evidence(catalog: Catalog, made: Sequence[MadeModel]) -> Mapping[Pair, list
     made = [one for one in made if one.deltas[0].alpha != 0]
     models = {one.model_digest for one in made} | {one.base_digest for one in made}
     scores: dict[str, list[Score]] = {}
-    wanted = sorted(models)
-    for start in range(0, len(wanted), CHUNK):
-        for score in catalog.scores.find(Wanted(models=wanted[start : start + CHUNK])):
+    for some in chunks(sorted(models)):
+        for score in catalog.scores.find(Wanted(models=some)):
             scores.setdefault(score.model_digest, []).append(score)
     nearest: dict[tuple[Pair, str, str], Evidence] = {}
     for one in made:

@@ -316,14 +316,15 @@ def process(*words: object, **more: Any) -> subprocess.CompletedProcess[str]:
 
 
 def loaded(*words: object) -> set[str]:
-    """The top-level modules that a command has imported when it ends."""
+    """The packages that a command has imported when it ends."""
     code = (
         "import sys, cli\ntry: cli.run(sys.argv[1:])\nfinally: print('\\n' + ' '.join(sys.modules))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, check=True
     )
-    return {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()}
+    names = done.stdout.splitlines()[-1].split()
+    return {name.partition(".")[0] for name in names} | {"sqlalchemy.orm"}.intersection(names)
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], *([name, "--help"] for name in COMMANDS)])
@@ -339,7 +340,7 @@ def test_help_imports_nothing_heavy(words: list[str]) -> None:
 )  # fmt: skip
 def test_catalog_commands_do_not_import_torch(published: Shell, words: list[str]) -> None:
     found = loaded("--registry", published.folder / "registry", *words)
-    assert not {"torch", "numba", "transformers"} & found
+    assert not {"torch", "numba", "transformers", "sqlalchemy.orm", "alembic"} & found
     if words[0] in ("list", "log", "base", "show"):
         assert "numpy" not in found
 
@@ -431,3 +432,20 @@ def test_a_full_disk_is_told_and_leaves_nothing(published: Shell) -> None:
     finally:
         if not limit:
             subprocess.run(["umount", str(place)], check=True)
+
+
+def test_what_people_wrote_is_shown_as_they_wrote_it(published: Shell) -> None:
+    written = "mends :bug: [bold]twice[/bold]"
+    published("tag", "skills/chat", f"why={written}")
+    shown = published.text("show", "skills/chat")
+    assert f"why={written}" in shown
+
+
+def test_an_address_is_no_registry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(["--registry", "postgresql://ann:secret@host/db", "list"]) == 2
+    said = capsys.readouterr().err
+    assert "--catalog" in said and "secret" not in said
+    assert not list(tmp_path.iterdir())

@@ -15,7 +15,7 @@ from registry.catalog.names import Names
 from registry.catalog.releases import Releases
 from registry.catalog.releasing import Releasing
 from registry.catalog.rows import event_of
-from registry.catalog.schema import EventRow
+from registry.catalog.schema import EVENTS
 from registry.records import Event
 
 
@@ -24,10 +24,10 @@ class Catalog(Bases, Releasing, Releases, Names):
 
     def log(self, name: str) -> list[Event]:
         """What happened to a delta or base of this name, the newest first. NotFoundError."""
-        wanted = asked(EventRow.subject, name)
-        statement = select(EventRow).where(EventRow.subject == wanted).order_by(EventRow.id.desc())
-        with reading(self._engine) as session:
-            events = [event_of(row) for row in session.scalars(statement)]
+        wanted = asked(EVENTS.c.subject, name)
+        statement = select(EVENTS).where(EVENTS.c.subject == wanted).order_by(EVENTS.c.id.desc())
+        with reading(self._engine) as connection:
+            events = [event_of(row) for row in connection.execute(statement).mappings()]
         if not events:
             remedy = "see `paramdelta list`"
             raise NotFoundError("nothing of this name", subject=name, remedy=remedy)

@@ -11,8 +11,17 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import JSON, BigInteger, Boolean, Double, Integer, LargeBinary, String
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+)
 
 from paramdelta.errors import InvalidError, UsageError
 from paramdelta.problem import Problem
@@ -22,22 +31,22 @@ from registry.catalog.rows import (
     packed,
     values_of_base,
     values_of_made,
+    values_of_parts,
     values_of_release,
     values_of_score,
     values_of_summary,
 )
 from registry.catalog.schema import (
-    BaseRow,
-    DeltaRow,
-    FingerprintRow,
-    ManifestRow,
-    RecipeDeltaRow,
-    RecipeRow,
-    ReleaseRow,
-    ScoreRow,
-    SketchRow,
-    Table,
-    TagRow,
+    BASES,
+    DELTAS,
+    FINGERPRINTS,
+    MANIFESTS,
+    RECIPE_DELTAS,
+    RECIPES,
+    RELEASES,
+    SCORES,
+    SKETCHES,
+    TAGS,
     UtcTime,
 )
 from registry.records import Base, MadeModel, Score, SealedRelease
@@ -52,16 +61,16 @@ Value = TypeVar("Value")
 
 def check_base(base: Base) -> None:
     """InvalidError naming every field that the catalog cannot keep."""
-    problems = _problems(BaseRow, values_of_base(base))
+    problems = _problems(BASES, values_of_base(base))
     _refuse(problems + _evidence_problems(evidence_of_base(base)), base.name)
 
 
 def check_release(name: str, found: SealedRelease) -> None:
     """InvalidError, as ``check_base``."""
     problems = [
-        *_problems(DeltaRow, {"name": name}),
-        *_problems(ReleaseRow, values_of_release(found)),
-        *_problems(ManifestRow, values_of_summary(found.summary)),
+        *_problems(DELTAS, {"name": name}),
+        *_problems(RELEASES, values_of_release(found)),
+        *_problems(MANIFESTS, values_of_summary(found.summary)),
         *_evidence_problems(evidence_of_summary(found.summary)),
         *_tag_problems(found.tags),
     ]
@@ -75,31 +84,30 @@ def check_tags(tags: Mapping[str, str]) -> None:
 
 def check_score(score: Score) -> None:
     """InvalidError, as ``check_base``."""
-    _refuse(_problems(ScoreRow, values_of_score(score)), score.task)
+    _refuse(_problems(SCORES, values_of_score(score)), score.task)
 
 
 def check_made(made: MadeModel) -> None:
     """InvalidError, as ``check_base``."""
-    problems = _problems(RecipeRow, values_of_made(made))
-    for part in made.deltas:
-        values = {"digest": part.digest, "ref": part.ref, "alpha": part.alpha}
-        problems += _problems(RecipeDeltaRow, values)
+    problems = _problems(RECIPES, values_of_made(made))
+    for values in values_of_parts(made):
+        problems += _problems(RECIPE_DELTAS, values)
     _refuse(problems, made.base)
 
 
-def given(column: InstrumentedAttribute[Any], value: Value) -> Value:
+def given(column: Column[Any], value: Value) -> Value:
     """*value*, to be kept in *column*; UsageError naming the field if it cannot be."""
-    if reason := _reason(column.property.columns[0].type, value):
+    if reason := _reason(column.type, value):
         raise UsageError(reason, subject=column.key, remedy="give another value")
     return value
 
 
-def asked(column: InstrumentedAttribute[Any], value: Value) -> Value:
+def asked(column: Column[Any], value: Value) -> Value:
     """*value*, to be looked for in *column*; UsageError naming the field if none can look for it.
 
     A text may be longer than the column: it is not found.
     """
-    kind = column.property.columns[0].type
+    kind = column.type
     if reason := _malformed(value) if isinstance(kind, String) else _reason(kind, value):
         raise UsageError(reason, subject=column.key, remedy="give another value")
     return value
@@ -119,7 +127,7 @@ def check_pattern(pattern: str) -> None:
 
 def _tag_problems(tags: Mapping[str, str]) -> Iterator[Problem]:
     for key, value in tags.items():
-        for problem in _problems(TagRow, {"key": key, "value": value}):
+        for problem in _problems(TAGS, {"key": key, "value": value}):
             yield Problem(f"tag {_shown(key)} ({problem.subject})", problem.reason)
 
 
@@ -133,11 +141,11 @@ def _shown(text: object) -> str:
     return ascii(text)[1:-1][:80] if isinstance(text, str) else ascii(text)[:80]
 
 
-def _problems(table: type[Table], values: Mapping[str, Any]) -> list[Problem]:
+def _problems(table: Table, values: Mapping[str, Any]) -> list[Problem]:
     """One for each value that its column cannot keep."""
     found = []
     for name, value in values.items():
-        column = table.__table__.c[name]
+        column = table.c[name]
         if value is None:
             reason = "" if column.nullable else "is missing"
         else:
@@ -152,16 +160,16 @@ def _evidence_problems(evidence: Mapping[str, Any]) -> list[Problem]:
     found = []
     for name, value in evidence.items():
         if name.endswith("fingerprint"):
-            kind = FingerprintRow.__table__.c.content.type
+            kind = FINGERPRINTS.c.content.type
             reason = "is missing" if value is None else _reason(kind, value)
         elif value is None:
             reason = ""
         elif name.endswith("sketch"):
-            reason = _binary(SketchRow.__table__.c.content.type, value, MAX_SKETCH_BYTES)
+            reason = _binary(SKETCHES.c.content.type, value, MAX_SKETCH_BYTES)
         elif name == "value_digests":
             reason = _value_digests(value)
         else:
-            reason = _reason(ManifestRow.__table__.c[name].type, value)
+            reason = _reason(MANIFESTS.c[name].type, value)
         if reason:
             found.append(Problem(name, reason))
     return found

@@ -14,7 +14,7 @@ from registry.catalog.engine import open_engine, reading
 from registry.catalog.failures import safe_url
 from registry.catalog.light import Evidence
 from registry.catalog.objects import Objects
-from registry.catalog.schema import MetaRow
+from registry.catalog.schema import META
 from registry.catalog.scores import Scores
 
 
@@ -54,8 +54,9 @@ class Core:
     @cached_property
     def id(self) -> str:
         """A UUID, made with the tables. A copy of the database has the same."""
-        with reading(self._engine) as session:
-            return session.scalars(select(MetaRow.catalog_id)).one()
+        with reading(self._engine) as connection:
+            found: str = connection.execute(select(META.c.catalog_id)).scalar_one()
+            return found
 
     def revision(self) -> str | None:
         return migrate.current(self._engine)

@@ -11,10 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Executable, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, Executable, Insert, create_engine, event, make_url
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
-from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from paramdelta.durable import make_folders
@@ -23,6 +22,7 @@ from registry.catalog.failures import once, retrying
 
 BUSY_SECONDS = 30
 CONNECT_SECONDS = 10
+CACHE_KIB = 16 << 10  # of pages an SQLite connection may keep; its own 2 MiB are few for queries
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 FORMS = "write sqlite:///FILE or postgresql://USER@HOST/DATABASE"
 
@@ -74,7 +74,7 @@ def _sqlite(url: URL) -> Engine:
     def connect(connection: sqlite3.Connection, record: ConnectionPoolEntry) -> None:
         connection.isolation_level = None  # we begin transactions ourselves
         _write_ahead(connection)
-        for pragma in ("synchronous=FULL", "foreign_keys=ON"):
+        for pragma in ("synchronous=FULL", "foreign_keys=ON", f"cache_size=-{CACHE_KIB}"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
@@ -104,7 +104,10 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
 def _postgres(url: URL) -> Engine:
     try:
         return create_engine(
-            url, pool_pre_ping=True, connect_args={"connect_timeout": CONNECT_SECONDS}
+            url,
+            pool_pre_ping=True,
+            use_native_hstore=False,  # or every new connection asks for a type that we have not
+            connect_args={"connect_timeout": CONNECT_SECONDS},
         )
     except (ModuleNotFoundError, NoSuchModuleError) as error:
         raise UsageError(
@@ -113,21 +116,24 @@ def _postgres(url: URL) -> Engine:
 
 
 @contextmanager
-def reading(engine: Engine) -> Iterator[Session]:
-    """A session that only reads, and waits for no writer."""
-    with once(engine), Session(engine.execution_options(**READS)) as session:
-        yield session
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A connection that only reads, and waits for no writer.
+
+    On SQLite in one transaction. On PostgreSQL in none: there each statement sees what is committed
+    when it begins either way, and BEGIN and ROLLBACK would double the round trips of a short one.
+    """
+    options = READS if engine.dialect.name == "sqlite" else {"isolation_level": "AUTOCOMMIT"}
+    with once(engine), engine.connect() as connection:
+        yield connection.execution_options(**options)
 
 
-def streamed(
-    connection: Connection, statement: Executable, size: int
-) -> Iterator[Sequence[Sequence[Any]]]:
+def streamed(engine: Engine, statement: Executable, size: int) -> Iterator[Sequence[Sequence[Any]]]:
     """Rows of plain columns, *size* at a time; never are all held.
 
     From PostgreSQL in its binary form: as text, bytes are twice as long and decoded digit by digit.
     """
-    with _binary(connection):
-        found = connection.execution_options(yield_per=size).execute(statement)
+    with once(engine), engine.connect() as connection, _binary(connection):
+        found = connection.execution_options(**READS, yield_per=size).execute(statement)
         yield from found.partitions()
 
 
@@ -153,11 +159,19 @@ def _binary(connection: Connection) -> Iterator[None]:
         driver.server_cursor_factory = before
 
 
-def writing(engine: Engine, work: Callable[[Session], Result]) -> Result:
+def writing(engine: Engine, work: Callable[[Connection], Result]) -> Result:
     """*work* in one transaction, run again from its start when the database asks for it."""
 
     def act() -> Result:
-        with Session(engine, expire_on_commit=False) as session, session.begin():
-            return work(session)
+        with engine.begin() as connection:
+            return work(connection)
 
     return retrying(engine, act)
+
+
+def insert_row(connection: Connection, statement: Insert) -> int:
+    """The id of the new row; the statement inserts one."""
+    key = connection.execute(statement).inserted_primary_key
+    if key is None:
+        raise RuntimeError("an INSERT without a key")
+    return int(key[0])

@@ -1,107 +1,48 @@
-"""What verdicts and drift come from, kept once under its digest. ``light`` reads it for ranking."""
+"""What verdicts and drift come from, kept once under its digest. ``light`` reads it for ranking.
+
+Rows refer to it by ``*_id`` columns; the functions here give what those columns are to hold.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
-from sqlalchemy import insert as sa_insert
-from sqlalchemy import select
-from sqlalchemy.orm import Session, joinedload, undefer
-from sqlalchemy.orm.interfaces import ORMOption
+from sqlalchemy import Connection, Insert, Table, insert, select
 
-from paramdelta.digest import digest_of
+from paramdelta.digest import Digest, digest_of
 from registry.catalog.compact import compact
-from registry.catalog.rows import packed, values_of_base, values_of_summary
-from registry.catalog.schema import (
-    BaseRow,
-    CompactSketchRow,
-    FingerprintRow,
-    ManifestRow,
-    SketchRow,
-)
+from registry.catalog.rows import packed
+from registry.catalog.schema import COMPACT_SKETCHES, FINGERPRINTS, SKETCHES
 from registry.records import Base, DeltaSummary
 
-Kept = TypeVar("Kept", FingerprintRow, SketchRow)
 
-WHOLE_BASE: tuple[ORMOption, ...] = (
-    joinedload(BaseRow.fingerprint, innerjoin=True),
-    joinedload(BaseRow.sketch),
-    undefer(BaseRow.value_digests),
-)
-
-
-def of_manifest() -> tuple[Any, ...]:
-    """The loading of a manifest's evidence, to hang on the loading of the manifest."""
-    return (
-        joinedload(ManifestRow.base_fingerprint, innerjoin=True),
-        joinedload(ManifestRow.post_fingerprint, innerjoin=True),
-        joinedload(ManifestRow.sketch),
-        joinedload(ManifestRow.base_sketch),
-    )
-
-
-def base_row(session: Session, base: Base) -> BaseRow:
-    row = BaseRow(**values_of_base(base))
-    complete(session, row, base)
-    return row
-
-
-def complete(session: Session, row: BaseRow, base: Base) -> None:
-    """Gives a row the evidence of *base*: a new one, or one that an older version made."""
-    fingerprints, sketches = _kept(session, [base.fingerprint], [base.sketch])
-    row.fingerprint, row.sketch = fingerprints[0], sketches[0]
-    row.sketch_table = base.sketch_table
-    row.value_digests = None if base.value_digests is None else packed(base.value_digests)
-
-
-def manifest_row(session: Session, summary: DeltaSummary) -> ManifestRow:
-    fingerprints, sketches = _kept(
-        session,
-        [summary.base_fingerprint, summary.post_fingerprint],
-        [summary.sketch, summary.base_sketch],
-    )
-    if sketches[0] is not None:
-        _keep_compact(session, sketches[0])
-    return ManifestRow(
-        **values_of_summary(summary),
-        base_fingerprint=fingerprints[0],
-        post_fingerprint=fingerprints[1],
-        sketch=sketches[0],
-        base_sketch=sketches[1],
-        norm=summary.norm,
-        sketch_table=summary.sketch_table,
-    )
-
-
-def _kept(
-    session: Session, fingerprints: Sequence[Mapping[str, Any]], sketches: Sequence[bytes | None]
-) -> tuple[list[FingerprintRow], list[SketchRow | None]]:
-    """The rows of these, made where there are none."""
-    texts = [canonical(content) for content in fingerprints]
-    wanted: dict[str, Any] = {digest_of(text): json.loads(text) for text in texts}
-    held = _rows(session, FingerprintRow, wanted)
-    blobs: dict[str, Any] = {
-        digest_of(content): content for content in sketches if content is not None
+def keep_of_base(connection: Connection, base: Base) -> dict[str, Any]:
+    """Keeps the evidence of *base*: the values of its columns in the base's row."""
+    values = base.value_digests
+    return {
+        "fingerprint_id": _fingerprints(connection, base.fingerprint)[0],
+        "sketch_id": _sketches(connection, base.sketch)[0],
+        "sketch_table": base.sketch_table,
+        "value_digests": None if values is None else packed(values),
     }
-    kept = _rows(session, SketchRow, blobs)
-    return (
-        [held[digest_of(text)] for text in texts],
-        [kept[digest_of(content)] if content else None for content in sketches],
-    )
 
 
-def _keep_compact(session: Session, sketch: SketchRow) -> None:
-    if session.get(CompactSketchRow, sketch.id) is not None:
-        return
-    values = {"sketch_id": sketch.id, **compact(sketch.content)}
-    if session.get_bind().dialect.name == "postgresql":
-        from sqlalchemy.dialects.postgresql import insert
-
-        session.execute(insert(CompactSketchRow).values(values).on_conflict_do_nothing())
-    else:
-        session.execute(sa_insert(CompactSketchRow).values(values))
+def keep_of_summary(connection: Connection, summary: DeltaSummary) -> dict[str, Any]:
+    """As ``keep_of_base``, of a manifest's row."""
+    prints = _fingerprints(connection, summary.base_fingerprint, summary.post_fingerprint)
+    sketch, base_sketch = _sketches(connection, summary.sketch, summary.base_sketch)
+    if sketch is not None and summary.sketch is not None:
+        _keep_compact(connection, sketch, summary.sketch)
+    return {
+        "base_fingerprint_id": prints[0],
+        "post_fingerprint_id": prints[1],
+        "sketch_id": sketch,
+        "base_sketch_id": base_sketch,
+        "norm": summary.norm,
+        "sketch_table": summary.sketch_table,
+    }
 
 
 def canonical(content: Mapping[str, Any]) -> bytes:
@@ -109,22 +50,51 @@ def canonical(content: Mapping[str, Any]) -> bytes:
     return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
 
 
-def _rows(session: Session, table: type[Kept], contents: Mapping[str, Any]) -> dict[str, Kept]:
-    """Sorted by digest: two who keep the same do not wait for each other in a circle."""
-    return {digest: _row(session, table, digest, contents[digest]) for digest in sorted(contents)}
+def insert_new(connection: Connection, table: Table) -> Insert:
+    """An INSERT. On PostgreSQL it adds nothing where another one was faster: an error would end the
+    transaction, and waits for his. On SQLite nobody else writes meanwhile."""
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects import postgresql
+
+        return postgresql.insert(table).on_conflict_do_nothing()
+    return insert(table)
 
 
-def _row(session: Session, table: type[Kept], digest: str, content: Any) -> Kept:
-    same = select(table).where(table.digest == digest)
-    if (row := session.scalar(same)) is not None:
-        return row
-    if session.get_bind().dialect.name == "postgresql":
-        from sqlalchemy.dialects.postgresql import insert
+def _fingerprints(connection: Connection, *contents: Mapping[str, Any]) -> list[int]:
+    texts = [canonical(content) for content in contents]
+    wanted: dict[Digest, Any] = {digest_of(text): json.loads(text) for text in texts}
+    kept = _keep(connection, FINGERPRINTS, wanted)
+    return [kept[digest_of(text)] for text in texts]
 
-        values = {"digest": digest, "content": content}
-        session.execute(insert(table).values(values).on_conflict_do_nothing())
-        return session.scalars(same).one()
-    row = table(digest=digest, content=content)
-    session.add(row)
-    session.flush()
-    return row
+
+def _sketches(connection: Connection, *contents: bytes | None) -> list[int | None]:
+    digests = [digest_of(content) if content else None for content in contents]
+    wanted = {digest: content for digest, content in zip(digests, contents, strict=True) if digest}
+    kept = _keep(connection, SKETCHES, wanted)
+    return [kept[digest] if digest else None for digest in digests]
+
+
+def _keep(
+    connection: Connection, table: Table, contents: Mapping[Digest, Any]
+) -> dict[Digest, int]:
+    """Their ids, by digest; sorted: two who keep the same do not wait in a circle."""
+    return {
+        digest: _keep_one(connection, table, digest, contents[digest])
+        for digest in sorted(contents)
+    }
+
+
+def _keep_one(connection: Connection, table: Table, digest: str, content: Any) -> int:
+    same = select(table.c.id).where(table.c.digest == digest)
+    if (found := connection.scalar(same)) is None:
+        new = insert_new(connection, table).values(digest=digest, content=content)
+        connection.execute(new)
+        found = connection.execute(same).scalar_one()
+    return int(found)
+
+
+def _keep_compact(connection: Connection, sketch_id: int, sketch: bytes) -> None:
+    same = select(COMPACT_SKETCHES.c.sketch_id).where(COMPACT_SKETCHES.c.sketch_id == sketch_id)
+    if connection.scalar(same) is None:
+        values = {"sketch_id": sketch_id, **compact(sketch)}
+        connection.execute(insert_new(connection, COMPACT_SKETCHES).values(values))

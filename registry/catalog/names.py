@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from dataclasses import replace
 
-from sqlalchemy import delete
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, delete, insert, select, update
 
 from paramdelta.errors import NotFoundError
-from registry.catalog import statements
+from registry.catalog import deltas, fetching
 from registry.catalog.checks import asked, check_tags, given
 from registry.catalog.core import Core
 from registry.catalog.engine import writing
-from registry.catalog.rows import release_of
-from registry.catalog.schema import (
-    AliasRow,
-    ReleaseRow,
-    TagRow,
-)
+from registry.catalog.events import log
+from registry.catalog.schema import ALIASES, RELEASES, TAGS
 from registry.records import Release
 
 
@@ -26,18 +22,19 @@ class Names(Core):
     """Aliases, yanks and tags."""
 
     def set_alias(self, name: str, alias: str, version: int, actor: str = "") -> Release:
-        given(AliasRow.name, alias)
+        given(ALIASES.c.name, alias)
 
-        def work(session: Session) -> Release:
-            delta = statements.get_delta(session, name, lock=True)
-            row = statements.get_release(session, delta, version)
-            found = session.get(AliasRow, (delta.id, alias))
-            if found is None:
-                session.add(AliasRow(delta_id=delta.id, name=alias, release_id=row.id))
-            else:
-                found.release_id = row.id
-            statements.log(session, actor, "set alias", name, {"alias": alias, "version": version})
-            return release_of(row)
+        def work(connection: Connection) -> Release:
+            delta = deltas.lock(connection, name)
+            release = fetching.get_release(connection, name, version)
+            same = (ALIASES.c.delta_id == delta.id, ALIASES.c.name == alias)
+            to = _id(connection, delta, version)
+            moved = connection.execute(update(ALIASES).where(*same).values(release_id=to))
+            if not moved.rowcount:
+                values = {"delta_id": delta.id, "name": alias, "release_id": to}
+                connection.execute(insert(ALIASES).values(values))
+            log(connection, actor, "set alias", name, {"alias": alias, "version": version})
+            return release
 
         return writing(self._engine, work)
 
@@ -45,35 +42,37 @@ class Names(Core):
         """NotFoundError if there is none."""
         attempts = itertools.count()
 
-        def work(session: Session) -> None:
+        def work(connection: Connection) -> None:
             again = next(attempts) > 0
-            delta = statements.get_delta(session, name, lock=True)
-            found = session.get(AliasRow, (delta.id, asked(AliasRow.name, alias)))
-            if found is None:
-                if again:
-                    return  # our first commit removed it, its reply was lost
+            delta = deltas.lock(connection, name)
+            wanted = asked(ALIASES.c.name, alias)
+            same = (ALIASES.c.delta_id == delta.id, ALIASES.c.name == wanted)
+            if connection.execute(delete(ALIASES).where(*same)).rowcount:
+                log(connection, actor, "remove alias", name, {"alias": alias})
+            elif not again:  # again: our first commit removed it, its reply was lost
                 raise NotFoundError("no such alias", subject=f"{name}@{alias}")
-            session.delete(found)
-            statements.log(session, actor, "remove alias", name, {"alias": alias})
 
         writing(self._engine, work)
 
     def yank(self, name: str, selector: int | str, reason: str, actor: str = "") -> Release:
         """Takes a release out of ``latest`` and of queries; its digest still finds it."""
-        given(ReleaseRow.yanked, reason)
+        given(RELEASES.c.yanked, reason)
         chosen: list[int] = []  # an attempt that is run again takes the same, not the next latest
 
-        def work(session: Session) -> Release:
-            delta = statements.get_delta(session, name, lock=True)
-            row = statements.get_release(session, delta, chosen[0] if chosen else selector)
-            chosen[:] = [row.version]
-            if row.yanked == reason:
-                return release_of(row)
-            row.yanked = reason
-            session.flush()
-            statements.point_to_latest(session, delta)
-            statements.log(session, actor, "yank", name, {"version": row.version, "reason": reason})
-            return release_of(row)
+        def work(connection: Connection) -> Release:
+            delta = deltas.lock(connection, name)
+            found = fetching.get_release(connection, name, chosen[0] if chosen else selector)
+            chosen[:] = [found.version]
+            if found.yanked == reason:
+                return found
+            release = _id(connection, delta, found.version)
+            connection.execute(
+                update(RELEASES).where(RELEASES.c.id == release).values(yanked=reason)
+            )
+            deltas.point_to_latest(connection, delta)
+            detail = {"version": found.version, "reason": reason}
+            log(connection, actor, "yank", name, detail)
+            return replace(found, yanked=reason)
 
         return writing(self._engine, work)
 
@@ -84,17 +83,22 @@ class Names(Core):
         check_tags(tags)
         chosen: list[int] = []
 
-        def work(session: Session) -> Release:
-            delta = statements.get_delta(session, name, lock=True)
-            row = statements.get_release(session, delta, chosen[0] if chosen else selector)
-            chosen[:] = [row.version]
-            session.execute(delete(TagRow).where(TagRow.release_id == row.id))
-            session.add_all(TagRow(release_id=row.id, key=k, value=v) for k, v in tags.items())
-            session.flush()
-            session.refresh(row, ["tags"])
-            statements.point_to_latest(session, delta)
-            detail = {"version": row.version, "tags": dict(tags)}
-            statements.log(session, actor, "tag", name, detail)
-            return release_of(row)
+        def work(connection: Connection) -> Release:
+            delta = deltas.lock(connection, name)
+            found = fetching.get_release(connection, name, chosen[0] if chosen else selector)
+            chosen[:] = [found.version]
+            release = _id(connection, delta, found.version)
+            connection.execute(delete(TAGS).where(TAGS.c.release_id == release))
+            deltas.set_tags(connection, release, tags)
+            deltas.point_to_latest(connection, delta)
+            detail = {"version": found.version, "tags": dict(tags)}
+            log(connection, actor, "tag", name, detail)
+            return replace(found, tags=dict(sorted(tags.items())))
 
         return writing(self._engine, work)
+
+
+def _id(connection: Connection, delta: deltas.Delta, version: int) -> int:
+    """Of a release that is there."""
+    same = (RELEASES.c.delta_id == delta.id, RELEASES.c.version == version)
+    return int(connection.execute(select(RELEASES.c.id).where(*same)).scalar_one())

@@ -16,20 +16,33 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Delete, Engine, Select, Update, delete, func, insert, select, text, update
-from sqlalchemy.orm import Session
+from sqlalchemy import (
+    Column,
+    Connection,
+    Delete,
+    Engine,
+    Select,
+    Table,
+    Update,
+    delete,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
 
 from paramdelta.errors import ConflictError
+from registry.catalog.chunks import chunks
 from registry.catalog.engine import reading, writing
-from registry.catalog.light import chunks
 from registry.catalog.schema import (
-    BaseRow,
-    CondemnedRow,
-    FingerprintRow,
-    HolderRow,
-    LeaseRow,
-    ManifestRow,
-    SketchRow,
+    BASES,
+    CONDEMNED,
+    FINGERPRINTS,
+    HOLDERS,
+    LEASES,
+    MANIFESTS,
+    SKETCHES,
 )
 
 LEASE_SECONDS = 36 * 3600.0  # from the last time that its holder was heard of
@@ -38,12 +51,12 @@ _CLOCK = {
     "sqlite": "SELECT (julianday('now') - 2440587.5) * 86400.0",
     "postgresql": "SELECT extract(epoch FROM clock_timestamp())",
 }
-_EVIDENCE: tuple[tuple[Any, tuple[Any, ...]], ...] = (
+_EVIDENCE: tuple[tuple[Table, tuple[Column[Any], ...]], ...] = (
     (
-        FingerprintRow,
-        (BaseRow.fingerprint_id, ManifestRow.base_fingerprint_id, ManifestRow.post_fingerprint_id),
+        FINGERPRINTS,
+        (BASES.c.fingerprint_id, MANIFESTS.c.base_fingerprint_id, MANIFESTS.c.post_fingerprint_id),
     ),
-    (SketchRow, (BaseRow.sketch_id, ManifestRow.sketch_id, ManifestRow.base_sketch_id)),
+    (SKETCHES, (BASES.c.sketch_id, MANIFESTS.c.sketch_id, MANIFESTS.c.base_sketch_id)),
 )
 
 
@@ -79,19 +92,20 @@ class Objects:
 
     def clock(self) -> float:
         """Seconds since 1970, by the database."""
-        with reading(self._engine) as session:
-            return _clock(session)
+        with reading(self._engine) as connection:
+            return _clock(connection)
 
     # -- publishers -----------------------------------------------------------------------
 
     def enter(self, holder: str, origin: str) -> None:
         """Begins to hold, or begins again. origin: names the process, for ``expire``."""
 
-        def work(session: Session) -> None:
-            publishing(session)
-            expires = _clock(session) + LEASE_SECONDS
-            if not _touch(session, holder, expires):
-                session.add(HolderRow(id=holder, expires=expires, origin=origin))
+        def work(connection: Connection) -> None:
+            publishing(connection)
+            expires = _clock(connection) + LEASE_SECONDS
+            if not _touch(connection, holder, expires):
+                values = {"id": holder, "expires": expires, "origin": origin}
+                connection.execute(insert(HOLDERS).values(values))
 
         writing(self._engine, work)
 
@@ -99,24 +113,24 @@ class Objects:
         """Leases *keys*; what of them was condemned is so no more. LeaseLostError."""
         wanted = sorted(set(keys))  # sorted: two who lease the same do not wait in a circle
 
-        def work(session: Session) -> None:
-            publishing(session)
-            if not _touch(session, holder, _clock(session) + LEASE_SECONDS):
+        def work(connection: Connection) -> None:
+            publishing(connection)
+            if not _touch(connection, holder, _clock(connection) + LEASE_SECONDS):
                 raise _lost()
             for some in chunks(wanted):
-                session.execute(delete(CondemnedRow).where(CondemnedRow.key.in_(some)))
-                held = set(session.scalars(_leases(holder, some)))
+                connection.execute(delete(CONDEMNED).where(CONDEMNED.c.key.in_(some)))
+                held = set(connection.scalars(_leases(holder, some)))
                 rows = [{"holder_id": holder, "key": key} for key in some if key not in held]
                 if rows:
-                    session.execute(insert(LeaseRow), rows)
+                    connection.execute(insert(LEASES), rows)
 
         writing(self._engine, work)
 
     def leave(self, holder: str) -> None:
         """Ends all leases of *holder*."""
 
-        def work(session: Session) -> None:
-            session.execute(delete(HolderRow).where(HolderRow.id == holder))
+        def work(connection: Connection) -> None:
+            connection.execute(delete(HOLDERS).where(HOLDERS.c.id == holder))
 
         writing(self._engine, work)
 
@@ -126,10 +140,10 @@ class Objects:
         """What came after the row *than*. Taken while no release is being added: later ones have
         higher rows."""
 
-        def work(session: Session) -> Snapshot:
-            collecting(session)
-            of = select(ManifestRow.id, ManifestRow.digest).where(ManifestRow.id > than)
-            rows = session.execute(of).all()
+        def work(connection: Connection) -> Snapshot:
+            collecting(connection)
+            of = select(MANIFESTS.c.id, MANIFESTS.c.digest).where(MANIFESTS.c.id > than)
+            rows = connection.execute(of).all()
             return Snapshot(max((r[0] for r in rows), default=than), tuple(r[1] for r in rows))
 
         return writing(self._engine, work)
@@ -137,41 +151,41 @@ class Objects:
     def expire(self, dead: Callable[[str], bool]) -> int:
         """Ends the leases of holders whose time is up, or whose origin is *dead*; how many."""
 
-        def work(session: Session) -> int:
-            collecting(session)
-            old = _rows(session, delete(HolderRow).where(HolderRow.expires < _clock(session)))
-            origins = session.execute(select(HolderRow.id, HolderRow.origin)).all()
+        def work(connection: Connection) -> int:
+            collecting(connection)
+            old = _rows(connection, delete(HOLDERS).where(HOLDERS.c.expires < _clock(connection)))
+            origins = connection.execute(select(HOLDERS.c.id, HOLDERS.c.origin)).all()
             for some in chunks(row[0] for row in origins if dead(row[1])):
-                old += _rows(session, delete(HolderRow).where(HolderRow.id.in_(some)))
+                old += _rows(connection, delete(HOLDERS).where(HOLDERS.c.id.in_(some)))
             return old
 
         return writing(self._engine, work)
 
     def holders(self) -> int:
-        with reading(self._engine) as session:
-            return session.scalar(select(func.count()).select_from(HolderRow)) or 0
+        with reading(self._engine) as connection:
+            return connection.scalar(select(func.count()).select_from(HOLDERS)) or 0
 
     def leased(self, keys: Iterable[str]) -> set[str]:
         """Those of *keys* that somebody leases."""
-        with reading(self._engine) as session:
-            return _leased(session, keys)
+        with reading(self._engine) as connection:
+            return _leased(connection, keys)
 
     def condemned(self) -> set[str]:
         """What is condemned: a collection is at work, or one was killed."""
-        with reading(self._engine) as session:
-            return set(session.scalars(select(CondemnedRow.key)))
+        with reading(self._engine) as connection:
+            return set(connection.scalars(select(CONDEMNED.c.key)))
 
     def condemn(self, keys: Sequence[str], newest: int, collector: str) -> set[str]:
         """Condemns those of *keys* that nobody leases, as *collector*; which. None of them is
         referred to by a manifest up to the row *newest*; UnseenError where there are newer ones."""
 
-        def work(session: Session) -> set[str]:
-            collecting(session)
-            _refuse_unseen(session, newest)
-            free = set(keys) - _leased(session, keys)
-            _absolve(session, free)  # by whomever: it is ours from now on
+        def work(connection: Connection) -> set[str]:
+            collecting(connection)
+            _refuse_unseen(connection, newest)
+            free = set(keys) - _leased(connection, keys)
+            _absolve(connection, free)  # by whomever: it is ours from now on
             if rows := [{"key": key, "collector": collector} for key in sorted(free)]:
-                session.execute(insert(CondemnedRow), rows)
+                connection.execute(insert(CONDEMNED), rows)
             return free
 
         return writing(self._engine, work)
@@ -187,18 +201,18 @@ class Objects:
         while it runs, so it is given few. A crash in it leaves them condemned. UnseenError.
         """
 
-        def work(session: Session) -> set[str]:
-            collecting(session)
-            _refuse_unseen(session, newest)
+        def work(connection: Connection) -> set[str]:
+            collecting(connection)
+            _refuse_unseen(connection, newest)
             doomed: set[str] = set()
             for some in chunks(keys):
-                ours = CondemnedRow.collector == collector
-                of = select(CondemnedRow.key).where(CondemnedRow.key.in_(some), ours)
-                doomed |= set(session.scalars(of))
-            doomed -= _leased(session, doomed)
+                ours = CONDEMNED.c.collector == collector
+                of = select(CONDEMNED.c.key).where(CONDEMNED.c.key.in_(some), ours)
+                doomed |= set(connection.scalars(of))
+            doomed -= _leased(connection, doomed)
             if doomed:
                 unlink(doomed)
-            _absolve(session, doomed)
+            _absolve(connection, doomed)
             return doomed
 
         return writing(self._engine, work)
@@ -206,18 +220,18 @@ class Objects:
     def absolve(self, keys: Collection[str]) -> None:
         """They are condemned no more: something refers to them after all."""
 
-        def work(session: Session) -> None:
-            collecting(session)
-            _absolve(session, keys)
+        def work(connection: Connection) -> None:
+            collecting(connection)
+            _absolve(connection, keys)
 
         if keys:
             writing(self._engine, work)
 
     def count_idle_evidence(self) -> int:
         """Fingerprints and sketches that no base and no manifest refers to."""
-        with reading(self._engine) as session:
+        with reading(self._engine) as connection:
             return sum(
-                session.scalar(select(func.count()).where(*_idle(table, columns))) or 0
+                connection.scalar(select(func.count()).where(*_idle(table, columns))) or 0
                 for table, columns in _EVIDENCE
             )
 
@@ -225,82 +239,81 @@ class Objects:
         """Deletes them; how many. The newest row of a table stays: SQLite would give its number to
         the next one, and readers keep what they read by its number."""
 
-        def work(session: Session) -> int:
-            collecting(session)
+        def work(connection: Connection) -> int:
+            collecting(connection)
             return sum(
-                _rows(session, delete(table).where(*_idle(table, columns)))
+                _rows(connection, delete(table).where(*_idle(table, columns)))
                 for table, columns in _EVIDENCE
             )
 
         return writing(self._engine, work)
 
 
-def publishing(session: Session) -> None:
+def publishing(connection: Connection) -> None:
     """Until this transaction ends no collection takes a step. To be asked for first."""
-    _lock(session, "pg_advisory_xact_lock_shared")
+    _lock(connection, "pg_advisory_xact_lock_shared")
 
 
-def collecting(session: Session) -> None:
+def collecting(connection: Connection) -> None:
     """Until this transaction ends no publisher takes a step. To be asked for first."""
-    _lock(session, "pg_advisory_xact_lock")
+    _lock(connection, "pg_advisory_xact_lock")
 
 
-def check(session: Session, claim: Claim) -> None:
+def check(connection: Connection, claim: Claim) -> None:
     """In the transaction that adds a release: LeaseLostError unless every lease stands."""
-    if not _touch(session, claim.holder, _clock(session) + LEASE_SECONDS):
+    if not _touch(connection, claim.holder, _clock(connection) + LEASE_SECONDS):
         raise _lost()
     for some in chunks(claim.keys):
-        if set(some) - set(session.scalars(_leases(claim.holder, some))):
+        if set(some) - set(connection.scalars(_leases(claim.holder, some))):
             raise _lost()
 
 
-def _lock(session: Session, function: str) -> None:
-    if session.get_bind().dialect.name == "postgresql":
-        session.execute(text(f"SELECT {function}(:key)"), {"key": _LOCK})
+def _lock(connection: Connection, function: str) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(text(f"SELECT {function}(:key)"), {"key": _LOCK})
 
 
-def _clock(session: Session) -> float:
-    now: Any = session.scalar(text(_CLOCK[session.get_bind().dialect.name]))
+def _clock(connection: Connection) -> float:
+    now: Any = connection.scalar(text(_CLOCK[connection.dialect.name]))
     return float(now)
 
 
-def _touch(session: Session, holder: str, expires: float) -> bool:
+def _touch(connection: Connection, holder: str, expires: float) -> bool:
     """Whether the holder is there; it is heard of now."""
-    heard = update(HolderRow).where(HolderRow.id == holder).values(expires=expires)
-    return _rows(session, heard) == 1
+    heard = update(HOLDERS).where(HOLDERS.c.id == holder).values(expires=expires)
+    return _rows(connection, heard) == 1
 
 
-def _rows(session: Session, statement: Delete | Update) -> int:
+def _rows(connection: Connection, statement: Delete | Update) -> int:
     """How many it changed."""
-    done = session.connection().execute(statement)
-    return int(done.rowcount)
+    return connection.execute(statement).rowcount
 
 
 def _leases(holder: str, keys: Sequence[str]) -> Select[Any]:
-    return select(LeaseRow.key).where(LeaseRow.holder_id == holder, LeaseRow.key.in_(keys))
+    return select(LEASES.c.key).where(LEASES.c.holder_id == holder, LEASES.c.key.in_(keys))
 
 
-def _leased(session: Session, keys: Iterable[str]) -> set[str]:
+def _leased(connection: Connection, keys: Iterable[str]) -> set[str]:
     found: set[str] = set()
     for some in chunks(keys):
-        found |= set(session.scalars(select(LeaseRow.key).where(LeaseRow.key.in_(some))))
+        found |= set(connection.scalars(select(LEASES.c.key).where(LEASES.c.key.in_(some))))
     return found
 
 
-def _absolve(session: Session, keys: Iterable[str]) -> None:
+def _absolve(connection: Connection, keys: Iterable[str]) -> None:
     for some in chunks(keys):
-        session.execute(delete(CondemnedRow).where(CondemnedRow.key.in_(some)))
+        connection.execute(delete(CONDEMNED).where(CONDEMNED.c.key.in_(some)))
 
 
-def _refuse_unseen(session: Session, newest: int) -> None:
-    if (session.scalar(select(func.max(ManifestRow.id))) or 0) > newest:
+def _refuse_unseen(connection: Connection, newest: int) -> None:
+    if (connection.scalar(select(func.max(MANIFESTS.c.id))) or 0) > newest:
         raise UnseenError
 
 
-def _idle(table: Any, columns: Sequence[Any]) -> list[Any]:
-    newest = select(func.max(table.id)).scalar_subquery()
-    used = [table.id.not_in(select(c).where(c.is_not(None))) for c in columns]
-    return [table.id < newest, *used]
+def _idle(table: Table, columns: Sequence[Column[Any]]) -> list[Any]:
+    newest = select(func.max(table.c.id)).scalar_subquery()
+    used = [table.c.id.not_in(select(c).where(c.is_not(None))) for c in columns]
+    return [table.c.id < newest, *used]
 
 
 def _lost() -> LeaseLostError:

@@ -7,16 +7,11 @@ from collections.abc import Mapping
 from sqlalchemy import func, select
 
 from paramdelta.errors import NotFoundError
-from registry.catalog import statements
+from registry.catalog import fetching, statements
 from registry.catalog.checks import asked
 from registry.catalog.core import Core
 from registry.catalog.engine import reading
-from registry.catalog.rows import release_of
-from registry.catalog.schema import (
-    DeltaRow,
-    ManifestRow,
-    ReleaseRow,
-)
+from registry.catalog.schema import DELTAS, MANIFESTS, RELEASES
 from registry.records import Release
 from registry.references import LATEST
 
@@ -31,63 +26,65 @@ class Releases(Core):
 
         evidence: with fingerprints and sketches, which verdicts need; to look at, one does without.
         """
-        with reading(self._engine) as session:
-            delta = statements.get_delta(session, name)
-            row = statements.get_release(session, delta, selector, evidence)
-            return release_of(row, evidence)
+        with reading(self._engine) as connection:
+            return fetching.get_release(connection, name, selector, evidence)
 
     def get_release_by_digest(self, digest: str, *, evidence: bool = True) -> Release:
         """The oldest release of a manifest, yanked or not. NotFoundError."""
-        with reading(self._engine) as session:
-            row = statements.oldest_of_manifest(session, digest, evidence)
-            if row is None:
-                remedy = "see `paramdelta list`"
-                raise NotFoundError("no release of this digest", subject=digest, remedy=remedy)
-            return release_of(row, evidence)
+        with reading(self._engine) as connection:
+            found = fetching.release_of_manifest(connection, digest, evidence)
+        if found is None:
+            remedy = "see `paramdelta list`"
+            raise NotFoundError("no release of this digest", subject=digest, remedy=remedy)
+        return found
 
     def releases_of_manifest(self, digest: str) -> list[Release]:
         """Every release of a manifest, the oldest first; empty where there is none."""
-        wanted = ManifestRow.digest == asked(ManifestRow.digest, digest)
-        statement = select(ReleaseRow).join(ReleaseRow.manifest).where(wanted)
-        statement = statement.order_by(ReleaseRow.id).options(statements.whole_release())
-        with reading(self._engine) as session:
-            return [release_of(row) for row in session.scalars(statement)]
+        wanted = MANIFESTS.c.digest == asked(MANIFESTS.c.digest, digest)
+        statement = fetching.releases(True).where(wanted).order_by(RELEASES.c.id)
+        with reading(self._engine) as connection:
+            return fetching.read(connection, statement, True)
 
     def versions(self, name: str) -> dict[int, str]:
         """The manifest digest of every version of a name, yanked ones too; empty for no name."""
         statement = (
-            select(ReleaseRow.version, ManifestRow.digest)
-            .join(ReleaseRow.delta)
-            .join(ReleaseRow.manifest)
-            .where(DeltaRow.name == asked(DeltaRow.name, name))
+            select(RELEASES.c.version, MANIFESTS.c.digest)
+            .join(DELTAS, DELTAS.c.id == RELEASES.c.delta_id)
+            .join(MANIFESTS, MANIFESTS.c.id == RELEASES.c.manifest_id)
+            .where(DELTAS.c.name == asked(DELTAS.c.name, name))
         )
-        with reading(self._engine) as session:
-            return {row.version: row.digest for row in session.execute(statement)}
+        with reading(self._engine) as connection:
+            return {row.version: row.digest for row in connection.execute(statement)}
 
     def releases(self, name: str) -> list[Release]:
-        """All releases of a delta, the newest first; without evidence."""
-        with reading(self._engine) as session:
-            delta = statements.get_delta(session, name)
-            statement = select(ReleaseRow).where(ReleaseRow.delta_id == delta.id)
-            rows = session.scalars(statement.order_by(ReleaseRow.version.desc()))
-            return [release_of(row, evidence=False) for row in rows]
-
-    def all_releases(self) -> list[Release]:
-        """Every release, yanked ones too, in the order of publishing; without evidence."""
-        statement = select(ReleaseRow).order_by(ReleaseRow.id)
-        with reading(self._engine) as session:
-            return [release_of(row, evidence=False) for row in session.scalars(statement)]
+        """All releases of a delta, the newest first; without evidence. NotFoundError."""
+        if not (found := self.releases_of(name)):
+            with reading(self._engine) as connection:
+                fetching.check_delta(connection, name)
+        return found
 
     def releases_of(self, name: str) -> list[Release]:
         """As ``releases``; none where there is no such delta."""
-        return self.releases(name) if self.count_releases(name) else []
+        statement = fetching.releases(False).where(DELTAS.c.name == asked(DELTAS.c.name, name))
+        with reading(self._engine) as connection:
+            return fetching.read(connection, statement.order_by(RELEASES.c.version.desc()), False)
+
+    def all_releases(self) -> list[Release]:
+        """Every release, yanked ones too, in the order of publishing; without evidence."""
+        with reading(self._engine) as connection:
+            return fetching.read(
+                connection, fetching.releases(False).order_by(RELEASES.c.id), False
+            )
 
     def count_releases(self, name: str) -> int:
         """How many releases the catalog has of a name; 0 where there is none."""
-        statement = select(func.count(ReleaseRow.id)).join(ReleaseRow.delta)
-        with reading(self._engine) as session:
-            wanted = asked(DeltaRow.name, name)
-            return session.scalar(statement.where(DeltaRow.name == wanted)) or 0
+        statement = (
+            select(func.count())
+            .select_from(RELEASES.join(DELTAS, DELTAS.c.id == RELEASES.c.delta_id))
+            .where(DELTAS.c.name == asked(DELTAS.c.name, name))
+        )
+        with reading(self._engine) as connection:
+            return connection.scalar(statement) or 0
 
     def list_releases(
         self,
@@ -106,12 +103,12 @@ class Releases(Core):
         """
         deltas, by = statements.listed(tags or {}, architecture_hash)
         deltas = statements.page(deltas, by, pattern, limit, offset, self._engine.dialect.name)
-        statement = statements.page_of_releases(deltas, evidence)
-        with reading(self._engine) as session:
-            return [release_of(row, evidence) for row in session.scalars(statement)]
+        statement = fetching.page_of_releases(deltas, evidence)
+        with reading(self._engine) as connection:
+            return fetching.read(connection, statement, evidence)
 
     def count_deltas(self, tags: Mapping[str, str] | None = None) -> int:
         """How many deltas have a release that is not yanked."""
-        statement = statements.listed(tags or {})[0].with_only_columns(func.count(DeltaRow.id))
-        with reading(self._engine) as session:
-            return session.scalar(statement) or 0
+        statement = statements.listed(tags or {})[0].with_only_columns(func.count())
+        with reading(self._engine) as connection:
+            return connection.scalar(statement) or 0

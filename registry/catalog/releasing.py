@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from paramdelta.errors import ConflictError
-from registry.catalog import statements
-from registry.catalog.checks import asked, check_release
+from registry.catalog import deltas, fetching
+from registry.catalog.checks import check_release
 from registry.catalog.core import Core
 from registry.catalog.engine import writing
 from registry.catalog.objects import Claim, check, publishing
-from registry.catalog.rows import release_of
-from registry.catalog.schema import ReleaseRow
 from registry.records import DeltaSummary, Release, SealedRelease
 
 Seal = Callable[[int], SealedRelease]
@@ -50,23 +48,24 @@ class Releasing(Core):
         check_release(name, SealedRelease(summary.digest, *rest))
         allotted: set[int] = set()
 
-        def work(session: Session) -> tuple[Release, bool]:
-            publishing(session)
+        def work(connection: Connection) -> tuple[Release, bool]:
+            publishing(connection)
             if claim is not None:
-                check(session, claim)
-            delta = statements.locked_delta(session, name, created_at)
-            if known := statements.release_of_manifest(session, delta, summary.digest):
+                check(connection, claim)
+            delta = deltas.lock_or_make(connection, name, created_at)
+            known = fetching.release_of_manifest(connection, summary.digest, delta=delta.id)
+            if known is not None:
                 # new all the same if our own commit made it and only its reply was lost
                 ours = known.version in allotted and known.created_at == created_at
-                return release_of(known), ours
-            while True:
-                version = delta.last_version + 1
+                return known, ours
+            for version in itertools.count(delta.last_version + 1):
                 found = seal(version)
                 check_release(name, found)
                 allotted.add(version)
-                row = statements.add_release(session, delta, version, found)
+                release = deltas.add_release(connection, delta, version, found)
                 if found.digest == summary.digest:
-                    return release_of(row), True
+                    break
+            return fetching.release_by_id(connection, release), True
 
         return writing(self._engine, work)
 
@@ -87,32 +86,28 @@ class Releasing(Core):
         """
         check_release(name, found)
 
-        def work(session: Session) -> Release:
-            publishing(session)
+        def work(connection: Connection) -> Release:
+            publishing(connection)
             if claim is not None:
-                check(session, claim)
-            delta = statements.locked_delta(session, name, found.created_at)
-            wanted = asked(ReleaseRow.version, version)
-            known = session.scalar(
-                select(ReleaseRow)
-                .where(ReleaseRow.delta_id == delta.id, ReleaseRow.version == wanted)
-                .options(statements.whole_release())
-            )
+                check(connection, claim)
+            delta = deltas.lock_or_make(connection, name, found.created_at)
+            known = fetching.find_version(connection, delta.id, version)
             _refuse_other(known, found, f"{name}@{version}")
             held = seal() if seal is not None else found
             if known is None:
                 check_release(name, held)
-                known = statements.add_release(session, delta, version, held, action)
+                release = deltas.add_release(connection, delta, version, held, action)
+                known = fetching.release_by_id(connection, release)
             _refuse_other(known, held, f"{name}@{version}")
-            return release_of(known)
+            return known
 
         return writing(self._engine, work)
 
 
-def _refuse_other(known: ReleaseRow | None, found: SealedRelease, ref: str) -> None:
-    if known is not None and known.manifest.digest != found.digest:
+def _refuse_other(known: Release | None, found: SealedRelease, ref: str) -> None:
+    if known is not None and known.digest != found.digest:
         raise ConflictError(
-            f"the catalog has {known.manifest.digest} under it, not {found.digest}",
+            f"the catalog has {known.digest} under it, not {found.digest}",
             subject=ref,
             remedy="a version never changes: publish the other content under another name",
         )

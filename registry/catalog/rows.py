@@ -1,24 +1,18 @@
-"""Between rows and records."""
+"""Between rows and records.
+
+A row is what a statement gave, by the names of its columns; ``*_COLUMNS`` say which it must have.
+"""
 
 from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from registry.catalog.schema import (
-    BaseRow,
-    EventRow,
-    ManifestRow,
-    RecipeDeltaRow,
-    RecipeRow,
-    ReleaseRow,
-    ScoreRow,
-    SketchRow,
-    TagRow,
-)
+from sqlalchemy import RowMapping
+
 from registry.records import (
     Base,
     DeltaSummary,
@@ -36,67 +30,48 @@ _BASE_EVIDENCE = ("fingerprint", "sketch", "sketch_table", "value_digests")
 _EVIDENCE = (
     "base_fingerprint", "post_fingerprint", "sketch", "base_sketch", "norm", "sketch_table",
 )  # fmt: skip
-_BASE = [field.name for field in fields(Base) if field.name not in _BASE_EVIDENCE]
-_SUMMARY = [field.name for field in fields(DeltaSummary) if field.name not in _EVIDENCE]
-_SCORE = [field.name for field in fields(Score)]
+BASE = tuple(field.name for field in fields(Base) if field.name not in _BASE_EVIDENCE)
+SUMMARY = tuple(field.name for field in fields(DeltaSummary) if field.name not in _EVIDENCE)
+RELEASE = ("version", "author", "created_at", "description", "license", "yanked")
+SCORE = tuple(field.name for field in fields(Score))
+EVENT = tuple(field.name for field in fields(Event))
+_NO_EVIDENCE: Mapping[str, Any] = {
+    "base_fingerprint": {}, "post_fingerprint": {}, "sketch": None, "base_sketch": None,
+    "norm": None,
+}  # fmt: skip
 
 
-def base_of(row: BaseRow, evidence: bool = True) -> Base:
-    """evidence: with what the row then must have loaded."""
-    found = {name: getattr(row, name) for name in _BASE}
+def base_of(row: RowMapping, evidence: bool = True) -> Base:
+    """evidence: with what the row then must have."""
+    found = {name: row[name] for name in BASE}
     if not evidence:
         return Base(**found, fingerprint={}, sketch=None)
+    values = row["value_digests"]
     return Base(
         **found,
-        fingerprint=row.fingerprint.content,
-        sketch=_content(row.sketch),
-        sketch_table=row.sketch_table,
-        value_digests=None if row.value_digests is None else unpacked(row.value_digests),
+        fingerprint=row["fingerprint"],
+        sketch=row["sketch"],
+        sketch_table=row["sketch_table"],
+        value_digests=None if values is None else unpacked(values),
     )
 
 
 def values_of_base(base: Base) -> dict[str, Any]:
     """Without evidence."""
-    return {name: getattr(base, name) for name in _BASE}
+    return {name: getattr(base, name) for name in BASE}
 
 
 def evidence_of_base(base: Base) -> dict[str, Any]:
     return {name: getattr(base, name) for name in _BASE_EVIDENCE}
 
 
-def summary_of(row: ManifestRow, evidence: bool = True) -> DeltaSummary:
-    found = {name: getattr(row, name) for name in _SUMMARY}
-    if not evidence:
-        return DeltaSummary(
-            **found,
-            base_fingerprint={},
-            post_fingerprint={},
-            sketch=None,
-            base_sketch=None,
-            norm=None,
-        )
-    return DeltaSummary(
-        **found,
-        base_fingerprint=row.base_fingerprint.content,
-        post_fingerprint=row.post_fingerprint.content,
-        sketch=_content(row.sketch),
-        base_sketch=_content(row.base_sketch),
-        norm=row.norm,
-        sketch_table=row.sketch_table,
-    )
-
-
 def values_of_summary(summary: DeltaSummary) -> dict[str, Any]:
     """Without evidence."""
-    return {name: getattr(summary, name) for name in _SUMMARY}
+    return {name: getattr(summary, name) for name in SUMMARY}
 
 
 def evidence_of_summary(summary: DeltaSummary) -> dict[str, Any]:
     return {name: getattr(summary, name) for name in _EVIDENCE}
-
-
-def _content(row: SketchRow | None) -> bytes | None:
-    return None if row is None else row.content
 
 
 def packed(value_digests: Mapping[str, str]) -> bytes:
@@ -110,18 +85,15 @@ def unpacked(data: bytes) -> Mapping[str, str]:
     return found
 
 
-def release_of(row: ReleaseRow, evidence: bool = True) -> Release:
+def release_of(row: RowMapping, tags: Mapping[str, str], evidence: bool = True) -> Release:
+    """row: with RELEASE, SUMMARY and ``name``, that of the delta; evidence: with it."""
+    held = {name: row[name] for name in _EVIDENCE} if evidence else _NO_EVIDENCE
     return Release(
-        name=row.delta.name,
-        version=row.version,
-        digest=row.manifest.digest,
-        author=row.author,
-        created_at=row.created_at,
-        description=row.description,
-        license=row.license,
-        summary=summary_of(row.manifest, evidence),
-        tags={tag.key: tag.value for tag in row.tags},
-        yanked=row.yanked,
+        **{name: row[name] for name in RELEASE},
+        name=row["name"],
+        digest=row["digest"],
+        summary=DeltaSummary(**{name: row[name] for name in SUMMARY}, **held),
+        tags=tags,
     )
 
 
@@ -130,25 +102,25 @@ def values_of_release(found: SealedRelease) -> dict[str, Any]:
     return {name: getattr(found, name) for name in names}
 
 
-def tag_rows(found: SealedRelease) -> list[TagRow]:
-    return [TagRow(key=key, value=value) for key, value in sorted(found.tags.items())]
-
-
-def score_of(row: ScoreRow) -> Score:
-    return Score(**{name: getattr(row, name) for name in _SCORE})
-
-
-def score_row(score: Score) -> ScoreRow:
-    return ScoreRow(**values_of_score(score))
+def score_of(row: RowMapping) -> Score:
+    return Score(**{name: row[name] for name in SCORE})
 
 
 def values_of_score(score: Score) -> dict[str, Any]:
-    return {name: getattr(score, name) for name in _SCORE}
+    return {name: getattr(score, name) for name in SCORE}
 
 
-def made_of(row: RecipeRow) -> MadeModel:
-    deltas = tuple(RecipeDelta(part.digest, part.ref, part.alpha) for part in row.deltas)
-    return MadeModel(row.digest, row.model_digest, row.base_digest, row.base, deltas, row.content)
+def made_of(row: RowMapping, deltas: Iterable[RowMapping]) -> MadeModel:
+    """deltas: by position."""
+    parts = tuple(RecipeDelta(part["digest"], part["ref"], part["alpha"]) for part in deltas)
+    return MadeModel(
+        row["digest"],
+        row["model_digest"],
+        row["base_digest"],
+        row["base"],
+        parts,
+        row["content"],
+    )
 
 
 def values_of_made(made: MadeModel) -> dict[str, Any]:
@@ -157,13 +129,13 @@ def values_of_made(made: MadeModel) -> dict[str, Any]:
     return {name: getattr(made, name) for name in names} | {"content": dict(made.content)}
 
 
-def recipe_row(made: MadeModel) -> RecipeRow:
-    deltas = [
-        RecipeDeltaRow(position=place, digest=part.digest, ref=part.ref, alpha=part.alpha)
+def values_of_parts(made: MadeModel) -> list[dict[str, Any]]:
+    """Of its deltas."""
+    return [
+        {"position": place, "digest": part.digest, "ref": part.ref, "alpha": part.alpha}
         for place, part in enumerate(made.deltas)
     ]
-    return RecipeRow(**values_of_made(made), deltas=deltas)
 
 
-def event_of(row: EventRow) -> Event:
-    return Event(row.time, row.actor, row.action, row.subject, row.detail)
+def event_of(row: RowMapping) -> Event:
+    return Event(**{name: row[name] for name in EVENT})

@@ -1,5 +1,7 @@
 """The catalog's tables. A change here needs a migration; a test compares the two.
 
+SQLAlchemy's Core alone: its mapper costs every command a tenth of a second (docs/adr/0031).
+
 releases are immutable but for ``yanked``. deltas.last_version is the counter that allots versions;
 deltas.latest_id points to the highest release that is not yanked, so that listing needs no search;
 the other latest_ columns and the rows of latest_tags follow it.
@@ -8,8 +10,8 @@ Widths are bytes of UTF-8 (``checks`` holds values to them); what an index holds
 
 What verdicts and drift come from, the evidence, is large and the same for many: fingerprints and
 sketches lie in tables of their own, each once under its digest, so that a query of thousands of
-deltas reads a few dozen of them. It is only loaded when a statement asks for it. A row of theirs
-that nothing refers to any more is collected with the store's garbage.
+deltas reads a few dozen of them. A row of theirs that nothing refers to any more is collected with
+the store's garbage.
 
 holders, leases and condemned are what collection and publishers tell each other (``objects``). They
 hold what is on its way in or out, not what is there: that stands in the manifests.
@@ -23,6 +25,8 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
+    Column,
     DateTime,
     Double,
     ForeignKey,
@@ -31,12 +35,13 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     String,
+    Table,
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.engine import Dialect
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 NAMING = {
     "ix": "ix_%(column_0_N_label)s",
@@ -72,297 +77,258 @@ class UtcTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-class Table(DeclarativeBase):
-    metadata = MetaData(naming_convention=NAMING)
-
-
-def _evidence(column: str) -> Any:
-    """The row that *column* refers to. Touched without having been asked for, it is an error: not a
-    query a row."""
-    return relationship(foreign_keys=column, lazy="raise")
-
-
-class MetaRow(Table):
-    """One row, made with the tables."""
-
-    __tablename__ = "meta"
-
-    catalog_id: Mapped[str] = mapped_column(String(36), primary_key=True)
-    created_at: Mapped[datetime] = mapped_column(UtcTime)
-
-
-class FingerprintRow(Table):
-    """digest: of the canonical JSON of content. Who writes one has checked its shape before."""
-
-    __tablename__ = "fingerprints"
-
-    id: Mapped[int] = mapped_column(ROW_ID, primary_key=True)
-    digest: Mapped[str] = mapped_column(DIGEST, unique=True)
-    content: Mapped[dict[str, Any]] = mapped_column(JSON)
-
-
-class SketchRow(Table):
-    """digest: of content."""
-
-    __tablename__ = "sketches"
-
-    id: Mapped[int] = mapped_column(ROW_ID, primary_key=True)
-    digest: Mapped[str] = mapped_column(DIGEST, unique=True)
-    content: Mapped[bytes] = mapped_column(LargeBinary)
-
-
-class CompactSketchRow(Table):
-    """Of a delta's sketch (``compact``)."""
-
-    __tablename__ = "compact_sketches"
-
-    sketch_id: Mapped[int] = mapped_column(
-        ForeignKey("sketches.id", ondelete="CASCADE"), primary_key=True
-    )
-    norm: Mapped[float] = mapped_column(Double)
-    step: Mapped[float] = mapped_column(Double)
-    codes: Mapped[bytes] = mapped_column(LargeBinary)
-
-
-class BaseRow(Table):
-    """value_digests: packed by ``rows``, None in rows of older versions."""
-
-    __tablename__ = "bases"
-
-    id: Mapped[int] = mapped_column(ROW_ID, primary_key=True)
-    name: Mapped[str] = mapped_column(NAME, unique=True)
-    location: Mapped[str] = mapped_column(LOCATION, index=True)
-    revision: Mapped[str | None] = mapped_column(String(200))
-    architecture_hash: Mapped[str] = mapped_column(DIGEST, index=True)
-    tokenizer_hash: Mapped[str | None] = mapped_column(DIGEST)
-    content_digest: Mapped[str] = mapped_column(DIGEST, index=True)
-    parameters: Mapped[int] = mapped_column(BigInteger)
-    nbytes: Mapped[int] = mapped_column(BigInteger)
-    dtype: Mapped[str] = mapped_column(String(16))
-    license: Mapped[str | None] = mapped_column(Text)
-    created_at: Mapped[datetime] = mapped_column(UtcTime)
-    fingerprint_id: Mapped[int] = mapped_column(ForeignKey("fingerprints.id"))
-    sketch_id: Mapped[int | None] = mapped_column(ForeignKey("sketches.id"))
-    sketch_table: Mapped[str | None] = mapped_column(SHORT_DIGEST)
-    value_digests: Mapped[bytes | None] = mapped_column(
-        LargeBinary, deferred=True, deferred_raiseload=True
-    )
-
-    fingerprint: Mapped[FingerprintRow] = _evidence("BaseRow.fingerprint_id")
-    sketch: Mapped[SketchRow | None] = _evidence("BaseRow.sketch_id")
-
-
-class ManifestRow(Table):
-    __tablename__ = "manifests"
-
-    id: Mapped[int] = mapped_column(ROW_ID, primary_key=True)
-    digest: Mapped[str] = mapped_column(DIGEST, unique=True)
-    architecture_hash: Mapped[str] = mapped_column(DIGEST)
-    tokenizer_hash: Mapped[str | None] = mapped_column(DIGEST)
-    base_content_digest: Mapped[str] = mapped_column(DIGEST, index=True)
-    post_content_digest: Mapped[str] = mapped_column(DIGEST, index=True)
-    parameters: Mapped[int] = mapped_column(BigInteger)
-    dtype: Mapped[str] = mapped_column(String(16))
-    bytes_raw: Mapped[int] = mapped_column(BigInteger)
-    bytes_stored: Mapped[int] = mapped_column(BigInteger)
-    bits_per_weight: Mapped[float] = mapped_column(Double)
-    exact: Mapped[bool]
-    codecs: Mapped[dict[str, int]] = mapped_column(JSON)
-    base_fingerprint_id: Mapped[int] = mapped_column(ForeignKey("fingerprints.id"))
-    post_fingerprint_id: Mapped[int] = mapped_column(ForeignKey("fingerprints.id"))
-    sketch_id: Mapped[int | None] = mapped_column(ForeignKey("sketches.id"))
-    base_sketch_id: Mapped[int | None] = mapped_column(ForeignKey("sketches.id"))
-    norm: Mapped[float | None] = mapped_column(Double)
-    sketch_table: Mapped[str | None] = mapped_column(SHORT_DIGEST)
-
-    base_fingerprint: Mapped[FingerprintRow] = _evidence("ManifestRow.base_fingerprint_id")
-    post_fingerprint: Mapped[FingerprintRow] = _evidence("ManifestRow.post_fingerprint_id")
-    sketch: Mapped[SketchRow | None] = _evidence("ManifestRow.sketch_id")
-    base_sketch: Mapped[SketchRow | None] = _evidence("ManifestRow.base_sketch_id")
-
-    __table_args__ = (Index(None, "architecture_hash", "tokenizer_hash"),)
-
-
-class DeltaRow(Table):
-    __tablename__ = "deltas"
-
-    id: Mapped[int] = mapped_column(ROW_ID, primary_key=True)
-    name: Mapped[str] = mapped_column(NAME, unique=True)
-    last_version: Mapped[int]
-    # set in the transaction that adds the first release; no constraint, for it would be circular
-    latest_id: Mapped[int | None] = mapped_column(BigInteger, index=True)
-    latest_architecture: Mapped[str | None] = mapped_column(DIGEST)
-    # what ranking needs of it: thousands are read for a query, from rows that lie side by side
-    latest_version: Mapped[int | None]
-    latest_base_content: Mapped[str | None] = mapped_column(DIGEST)
-    latest_base_fingerprint: Mapped[int | None] = mapped_column(BigInteger)
-    latest_post_fingerprint: Mapped[int | None] = mapped_column(BigInteger)
-    latest_base_sketch: Mapped[int | None] = mapped_column(BigInteger)
-    latest_sketch_table: Mapped[str | None] = mapped_column(SHORT_DIGEST)
-    latest_norm: Mapped[float | None] = mapped_column(Double)
-    created_at: Mapped[datetime] = mapped_column(UtcTime)
-
-    __table_args__ = (Index(None, "latest_architecture", "name"),)
-
-
-class ReleaseRow(Table):
-    __tablename__ = "releases"
-
-    id: Mapped[int] = mapped_column(ROW_ID, primary_key=True)
-    delta_id: Mapped[int] = mapped_column(ForeignKey("deltas.id"))
-    version: Mapped[int]
-    manifest_id: Mapped[int] = mapped_column(ForeignKey("manifests.id"), index=True)
-    author: Mapped[str] = mapped_column(Text)
-    created_at: Mapped[datetime] = mapped_column(UtcTime)
-    description: Mapped[str] = mapped_column(Text)
-    license: Mapped[str | None] = mapped_column(Text)
-    yanked: Mapped[str | None] = mapped_column(Text)
-
-    delta: Mapped[DeltaRow] = relationship(lazy="joined", innerjoin=True)
-    manifest: Mapped[ManifestRow] = relationship(lazy="joined", innerjoin=True)
-    tags: Mapped[list[TagRow]] = relationship(lazy="selectin", order_by="TagRow.key")
-
-    __table_args__ = (UniqueConstraint("delta_id", "version"),)
-
-
-class TagRow(Table):
-    __tablename__ = "tags"
-
-    release_id: Mapped[int] = mapped_column(ForeignKey("releases.id"), primary_key=True)
-    key: Mapped[str] = mapped_column(TAG_KEY, primary_key=True)
-    value: Mapped[str] = mapped_column(TAG_VALUE)
-
-    __table_args__ = (Index(None, "key", "value"),)
-
-
-class LatestTagRow(Table):
-    """A tag of a delta's latest release, in the order in which deltas are listed. name: the
-    delta's, which never changes."""
-
-    __tablename__ = "latest_tags"
-
-    key: Mapped[str] = mapped_column(TAG_KEY, primary_key=True)
-    value: Mapped[str] = mapped_column(TAG_VALUE, primary_key=True)
-    name: Mapped[str] = mapped_column(NAME, primary_key=True)
-    delta_id: Mapped[int] = mapped_column(ForeignKey("deltas.id", ondelete="CASCADE"), index=True)
-
-
-class AliasRow(Table):
-    __tablename__ = "aliases"
-
-    delta_id: Mapped[int] = mapped_column(ForeignKey("deltas.id"), primary_key=True)
-    name: Mapped[str] = mapped_column(ALIAS, primary_key=True)
-    release_id: Mapped[int] = mapped_column(ForeignKey("releases.id"))
-
-
-class EventRow(Table):
-    __tablename__ = "events"
-
-    id: Mapped[int] = mapped_column(ROW_ID, primary_key=True)
-    time: Mapped[datetime] = mapped_column(UtcTime)
-    actor: Mapped[str] = mapped_column(Text)
-    action: Mapped[str] = mapped_column(String(32))
-    subject: Mapped[str] = mapped_column(NAME)
-    detail: Mapped[dict[str, Any]] = mapped_column(JSON)
-
-    __table_args__ = (Index(None, "subject", "id"),)
-
-
-class RecipeRow(Table):
-    """What a recipe makes: a pure function, so a row never changes. digest: of what decides the
-    output's bits, without names. content: the recipe, with the names that were used."""
-
-    __tablename__ = "recipes"
-
-    id: Mapped[int] = mapped_column(ROW_ID, primary_key=True)
-    digest: Mapped[str] = mapped_column(DIGEST, unique=True)
-    model_digest: Mapped[str] = mapped_column(DIGEST, index=True)
-    base_digest: Mapped[str] = mapped_column(DIGEST, index=True)
-    base: Mapped[str] = mapped_column(Text)
-    content: Mapped[dict[str, Any]] = mapped_column(JSON)
-
-    deltas: Mapped[list[RecipeDeltaRow]] = relationship(
-        lazy="selectin", order_by="RecipeDeltaRow.position"
-    )
-
-
-class RecipeDeltaRow(Table):
-    """digest: of a manifest, which may be of a release that is not here any more."""
-
-    __tablename__ = "recipe_deltas"
-
-    recipe_id: Mapped[int] = mapped_column(ForeignKey("recipes.id"), primary_key=True)
-    position: Mapped[int] = mapped_column(primary_key=True)
-    digest: Mapped[str] = mapped_column(DIGEST)
-    ref: Mapped[str] = mapped_column(Text)
-    alpha: Mapped[float] = mapped_column(Double)
-
-    __table_args__ = (Index(None, "digest", "recipe_id"),)
-
-
-class ScoreRow(Table):
-    """Append-only: a row never changes, and the same again is the same row. It refers to what it
-    was measured on by content alone, for a score outlives names and folders.
-
-    task_digest: None in rows of older versions.
-    """
-
-    __tablename__ = "scores"
-
-    id: Mapped[int] = mapped_column(ROW_ID, primary_key=True)
-    model_digest: Mapped[str] = mapped_column(DIGEST)
-    model: Mapped[str] = mapped_column(Text)
-    task: Mapped[str] = mapped_column(NAME)
-    task_digest: Mapped[str | None] = mapped_column(DIGEST)
-    metric: Mapped[str] = mapped_column(NAME)
-    higher_is_better: Mapped[bool | None]
-    value: Mapped[float] = mapped_column(Double)
-    stderr: Mapped[float | None] = mapped_column(Double)
-    n: Mapped[int | None] = mapped_column(BigInteger)
-    seed: Mapped[int | None] = mapped_column(BigInteger)
-    settings: Mapped[dict[str, Any]] = mapped_column(JSON)
-    settings_digest: Mapped[str] = mapped_column(DIGEST)
-    versions: Mapped[dict[str, str]] = mapped_column(JSON)
-    time: Mapped[datetime] = mapped_column(UtcTime)
-
-    __table_args__ = (
-        UniqueConstraint("model_digest", "task_digest", "metric", "settings_digest"),
-        Index(None, "task", "metric"),
-    )
-
-
-class HolderRow(Table):
-    """Who is putting objects into the store; gone once it is done.
-
-    expires: seconds since 1970 by this database's clock. origin: its process.
-    """
-
-    __tablename__ = "holders"
-
-    id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    expires: Mapped[float] = mapped_column(Double)
-    origin: Mapped[str] = mapped_column(String(200))
-
-
-class LeaseRow(Table):
-    """An object that is not to be deleted while its holder is there."""
-
-    __tablename__ = "leases"
-
-    holder_id: Mapped[str] = mapped_column(
-        ForeignKey("holders.id", ondelete="CASCADE"), primary_key=True
-    )
-    key: Mapped[str] = mapped_column(STORE_KEY, primary_key=True, index=True)
-
-
-class CondemnedRow(Table):
-    """An object that a collection is about to delete, or was when it was killed.
-
-    collector: the one that condemned it last; None in rows of older versions, which nobody deletes
-    by.
-    """
-
-    __tablename__ = "condemned"
-
-    key: Mapped[str] = mapped_column(STORE_KEY, primary_key=True)
-    collector: Mapped[str | None] = mapped_column(String(32))
+def _must(name: str, kind: Any, *references: ForeignKey, **options: Any) -> Column[Any]:
+    """A column that is never NULL."""
+    return Column(name, kind, *references, nullable=False, **options)
+
+
+def _may(name: str, kind: Any, *references: ForeignKey, **options: Any) -> Column[Any]:
+    return Column(name, kind, *references, nullable=True, **options)
+
+
+def _key(name: str = "id", kind: Any = ROW_ID, *references: ForeignKey) -> Column[Any]:
+    """A column of the primary key."""
+    return Column(name, kind, *references, primary_key=True)
+
+
+METADATA = MetaData(naming_convention=NAMING)
+
+# one row, made with the tables
+META = Table("meta", METADATA, _key("catalog_id", String(36)), _must("created_at", UtcTime))
+
+# digest: of the canonical JSON of content. Who writes one has checked its shape before
+FINGERPRINTS = Table(
+    "fingerprints",
+    METADATA,
+    _key(),
+    _must("digest", DIGEST, unique=True),
+    _must("content", JSON),
+)
+
+# digest: of content
+SKETCHES = Table(
+    "sketches",
+    METADATA,
+    _key(),
+    _must("digest", DIGEST, unique=True),
+    _must("content", LargeBinary),
+)
+
+# of a delta's sketch (``compact``)
+COMPACT_SKETCHES = Table(
+    "compact_sketches",
+    METADATA,
+    _key("sketch_id", ROW_ID, ForeignKey("sketches.id", ondelete="CASCADE")),
+    _must("norm", Double),
+    _must("step", Double),
+    _must("codes", LargeBinary),
+)
+
+# value_digests: packed by ``rows``, None in rows of older versions
+BASES = Table(
+    "bases",
+    METADATA,
+    _key(),
+    _must("name", NAME, unique=True),
+    _must("location", LOCATION, index=True),
+    _may("revision", String(200)),
+    _must("architecture_hash", DIGEST, index=True),
+    _may("tokenizer_hash", DIGEST),
+    _must("content_digest", DIGEST, index=True),
+    _must("parameters", BigInteger),
+    _must("nbytes", BigInteger),
+    _must("dtype", String(16)),
+    _may("license", Text),
+    _must("created_at", UtcTime),
+    _must("fingerprint_id", ROW_ID, ForeignKey("fingerprints.id")),
+    _may("sketch_id", ROW_ID, ForeignKey("sketches.id")),
+    _may("sketch_table", SHORT_DIGEST),
+    _may("value_digests", LargeBinary),
+)
+
+MANIFESTS = Table(
+    "manifests",
+    METADATA,
+    _key(),
+    _must("digest", DIGEST, unique=True),
+    _must("architecture_hash", DIGEST),
+    _may("tokenizer_hash", DIGEST),
+    _must("base_content_digest", DIGEST, index=True),
+    _must("post_content_digest", DIGEST, index=True),
+    _must("parameters", BigInteger),
+    _must("dtype", String(16)),
+    _must("bytes_raw", BigInteger),
+    _must("bytes_stored", BigInteger),
+    _must("bits_per_weight", Double),
+    _must("exact", Boolean),
+    _must("codecs", JSON),
+    _must("base_fingerprint_id", ROW_ID, ForeignKey("fingerprints.id")),
+    _must("post_fingerprint_id", ROW_ID, ForeignKey("fingerprints.id")),
+    _may("sketch_id", ROW_ID, ForeignKey("sketches.id")),
+    _may("base_sketch_id", ROW_ID, ForeignKey("sketches.id")),
+    _may("norm", Double),
+    _may("sketch_table", SHORT_DIGEST),
+    Index(None, "architecture_hash", "tokenizer_hash"),
+)
+
+# latest_id: set in the transaction that adds the first release; no constraint, for it would be
+# circular. The other latest_ columns are what ranking needs of that release: thousands are read
+# for a query, from rows that lie side by side
+# the partial index holds all that a listing steps over, before the rows of its page are read
+DELTAS = Table(
+    "deltas",
+    METADATA,
+    _key(),
+    _must("name", NAME, unique=True),
+    _must("last_version", Integer),
+    _may("latest_id", BigInteger, index=True),
+    _may("latest_architecture", DIGEST),
+    _may("latest_version", Integer),
+    _may("latest_base_content", DIGEST),
+    _may("latest_base_fingerprint", BigInteger),
+    _may("latest_post_fingerprint", BigInteger),
+    _may("latest_base_sketch", BigInteger),
+    _may("latest_sketch_table", SHORT_DIGEST),
+    _may("latest_norm", Double),
+    _must("created_at", UtcTime),
+    Index(None, "latest_architecture", "name"),
+    Index(
+        "ix_deltas_listed",
+        "name",
+        "id",
+        sqlite_where=text("latest_id IS NOT NULL"),
+        postgresql_where=text("latest_id IS NOT NULL"),
+    ),
+)
+
+RELEASES = Table(
+    "releases",
+    METADATA,
+    _key(),
+    _must("delta_id", ROW_ID, ForeignKey("deltas.id")),
+    _must("version", Integer),
+    _must("manifest_id", ROW_ID, ForeignKey("manifests.id"), index=True),
+    _must("author", Text),
+    _must("created_at", UtcTime),
+    _must("description", Text),
+    _may("license", Text),
+    _may("yanked", Text),
+    UniqueConstraint("delta_id", "version"),
+)
+
+TAGS = Table(
+    "tags",
+    METADATA,
+    _key("release_id", ROW_ID, ForeignKey("releases.id")),
+    _key("key", TAG_KEY),
+    _must("value", TAG_VALUE),
+    Index(None, "key", "value"),
+)
+
+# a tag of a delta's latest release, in the order in which deltas are listed. name: the delta's,
+# which never changes
+LATEST_TAGS = Table(
+    "latest_tags",
+    METADATA,
+    _key("key", TAG_KEY),
+    _key("value", TAG_VALUE),
+    _key("name", NAME),
+    _must("delta_id", ROW_ID, ForeignKey("deltas.id", ondelete="CASCADE"), index=True),
+)
+
+ALIASES = Table(
+    "aliases",
+    METADATA,
+    _key("delta_id", ROW_ID, ForeignKey("deltas.id")),
+    _key("name", ALIAS),
+    _must("release_id", ROW_ID, ForeignKey("releases.id")),
+)
+
+EVENTS = Table(
+    "events",
+    METADATA,
+    _key(),
+    _must("time", UtcTime),
+    _must("actor", Text),
+    _must("action", String(32)),
+    _must("subject", NAME),
+    _must("detail", JSON),
+    Index(None, "subject", "id"),
+)
+
+# what a recipe makes: a pure function, so a row never changes. digest: of what decides the
+# output's bits, without names. content: the recipe, with the names that were used
+RECIPES = Table(
+    "recipes",
+    METADATA,
+    _key(),
+    _must("digest", DIGEST, unique=True),
+    _must("model_digest", DIGEST, index=True),
+    _must("base_digest", DIGEST, index=True),
+    _must("base", Text),
+    _must("content", JSON),
+)
+
+# digest: of a manifest, which may be of a release that is not here any more
+RECIPE_DELTAS = Table(
+    "recipe_deltas",
+    METADATA,
+    _key("recipe_id", ROW_ID, ForeignKey("recipes.id")),
+    _key("position", Integer),
+    _must("digest", DIGEST),
+    _must("ref", Text),
+    _must("alpha", Double),
+    Index(None, "digest", "recipe_id"),
+)
+
+# append-only: a row never changes, and the same again is the same row. It refers to what it was
+# measured on by content alone, for a score outlives names and folders. task_digest: None in rows
+# of older versions
+SCORES = Table(
+    "scores",
+    METADATA,
+    _key(),
+    _must("model_digest", DIGEST),
+    _must("model", Text),
+    _must("task", NAME),
+    _may("task_digest", DIGEST),
+    _must("metric", NAME),
+    _may("higher_is_better", Boolean),
+    _must("value", Double),
+    _may("stderr", Double),
+    _may("n", BigInteger),
+    _may("seed", BigInteger),
+    _must("settings", JSON),
+    _must("settings_digest", DIGEST),
+    _must("versions", JSON),
+    _must("time", UtcTime),
+    UniqueConstraint("model_digest", "task_digest", "metric", "settings_digest"),
+    Index(None, "task", "metric"),
+)
+
+# who is putting objects into the store; gone once it is done. expires: seconds since 1970 by this
+# database's clock. origin: its process
+HOLDERS = Table(
+    "holders",
+    METADATA,
+    _key("id", String(32)),
+    _must("expires", Double),
+    _must("origin", String(200)),
+)
+
+# an object that is not to be deleted while its holder is there
+LEASES = Table(
+    "leases",
+    METADATA,
+    _key("holder_id", String(32), ForeignKey("holders.id", ondelete="CASCADE")),
+    Column("key", STORE_KEY, primary_key=True, index=True),
+)
+
+# an object that a collection is about to delete, or was when it was killed. collector: the one
+# that condemned it last; None in rows of older versions, which nobody deletes by
+CONDEMNED = Table(
+    "condemned",
+    METADATA,
+    _key("key", STORE_KEY),
+    _may("collector", String(32)),
+)

@@ -6,18 +6,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Engine, Select, exists, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, Engine, RowMapping, Select, exists, insert, or_, select
 
 from paramdelta.errors import ConflictError
 from registry.catalog.checks import asked, check_made, check_page, check_pattern, check_score
-from registry.catalog.engine import reading, writing
-from registry.catalog.rows import made_of, recipe_row, score_of, score_row
-from registry.catalog.schema import RecipeDeltaRow, RecipeRow, ScoreRow
+from registry.catalog.chunks import chunks
+from registry.catalog.engine import insert_row, reading, writing
+from registry.catalog.rows import (
+    made_of,
+    score_of,
+    values_of_made,
+    values_of_parts,
+    values_of_score,
+)
+from registry.catalog.schema import RECIPE_DELTAS, RECIPES, SCORES
 from registry.catalog.statements import glob_matches
 from registry.records import MadeModel, Score
-
-CHUNK = 500  # values asked for in one statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +51,13 @@ class Scores:
         for score in scores:
             check_score(score)
 
-        def work(session: Session) -> list[Score]:
+        def work(connection: Connection) -> list[Score]:
             kept = []
             for score in scores:
-                row = session.scalar(_same(score))
-                if row is None:
-                    row = score_row(score)
-                    session.add(row)
-                    session.flush()
-                kept.append(score_of(row))
+                if (found := _same(connection, score)) is None:
+                    connection.execute(insert(SCORES).values(values_of_score(score)))
+                    found = score
+                kept.append(found)
             return kept
 
         return writing(self._engine, work)
@@ -64,107 +66,129 @@ class Scores:
         """Keeps what a recipe makes. ConflictError if it is known to make something else."""
         check_made(made)
 
-        def work(session: Session) -> MadeModel:
-            row = session.scalar(_recipe(made.digest))
-            if row is None:
-                row = recipe_row(made)
-                session.add(row)
-                session.flush()
-            elif row.model_digest != made.model_digest:
+        def work(connection: Connection) -> MadeModel:
+            known = _recipe(connection, made.digest)
+            if known is None:
+                _add(connection, made)
+                return made
+            if known.model_digest != made.model_digest:
                 raise ConflictError(
-                    f"this recipe made {row.model_digest} before, and {made.model_digest} now",
+                    f"this recipe made {known.model_digest} before, and {made.model_digest} now",
                     subject=made.base,
                     remedy="verify the base and the deltas with `paramdelta verify --deep`",
                 )
-            return made_of(row)
+            return known
 
         return writing(self._engine, work)
 
     def made(self, recipe: str) -> MadeModel | None:
         """What the recipe of this digest makes, None if nobody has made it."""
-        with reading(self._engine) as session:
-            row = session.scalar(_recipe(recipe))
-            return made_of(row) if row else None
+        with reading(self._engine) as connection:
+            return _recipe(connection, recipe)
 
     def made_models(self, models: Iterable[str]) -> dict[str, list[MadeModel]]:
         """By model: all recipes that are known to make it, the oldest first."""
         found: dict[str, list[MadeModel]] = {}
-        wanted = sorted(set(models))
-        with reading(self._engine) as session:
-            for start in range(0, len(wanted), CHUNK):
-                some = wanted[start : start + CHUNK]
-                statement = select(RecipeRow).where(RecipeRow.model_digest.in_(some))
-                for row in session.scalars(statement.order_by(RecipeRow.id)):
-                    found.setdefault(row.model_digest, []).append(made_of(row))
+        with reading(self._engine) as connection:
+            for some in chunks(sorted(set(models))):
+                statement = select(RECIPES).where(RECIPES.c.model_digest.in_(some))
+                for made in _read_recipes(connection, statement):
+                    found.setdefault(made.model_digest, []).append(made)
         return found
 
     def of(self, model: str, task_digest: str, settings_digest: str) -> list[Score]:
         """What one measuring of one model gave, by metric; empty if it was not done."""
-        statement = select(ScoreRow).where(
-            ScoreRow.model_digest == asked(ScoreRow.model_digest, model),
-            ScoreRow.task_digest == asked(ScoreRow.task_digest, task_digest),
-            ScoreRow.settings_digest == asked(ScoreRow.settings_digest, settings_digest),
+        statement = select(SCORES).where(
+            SCORES.c.model_digest == asked(SCORES.c.model_digest, model),
+            SCORES.c.task_digest == asked(SCORES.c.task_digest, task_digest),
+            SCORES.c.settings_digest == asked(SCORES.c.settings_digest, settings_digest),
         )
-        with reading(self._engine) as session:
-            return [score_of(row) for row in session.scalars(statement.order_by(ScoreRow.id))]
+        with reading(self._engine) as connection:
+            return _read_scores(connection, statement.order_by(SCORES.c.id))
 
     def find(self, wanted: Wanted, limit: int | None = None, offset: int = 0) -> list[Score]:
         """The newest first."""
         check_page(limit, offset)
-        statement = self._narrowed(select(ScoreRow), wanted).order_by(ScoreRow.id.desc())
-        with reading(self._engine) as session:
-            rows = session.scalars(statement.limit(limit).offset(offset or None))
-            return [score_of(row) for row in rows]
+        statement = self._narrowed(select(SCORES), wanted).order_by(SCORES.c.id.desc())
+        with reading(self._engine) as connection:
+            return _read_scores(connection, statement.limit(limit).offset(offset or None))
 
     def _narrowed(self, statement: Select[Any], wanted: Wanted) -> Select[Any]:
         if wanted.models is not None:
-            models = [asked(ScoreRow.model_digest, digest) for digest in wanted.models]
-            statement = statement.where(ScoreRow.model_digest.in_(models))
+            models = [asked(SCORES.c.model_digest, digest) for digest in wanted.models]
+            statement = statement.where(SCORES.c.model_digest.in_(models))
         if wanted.delta is not None or wanted.base is not None:
-            made = select(RecipeRow.id).where(RecipeRow.model_digest == ScoreRow.model_digest)
+            made = select(RECIPES.c.id).where(RECIPES.c.model_digest == SCORES.c.model_digest)
             if wanted.delta is not None:
-                digest = asked(RecipeDeltaRow.digest, wanted.delta)
-                made = made.join(RecipeDeltaRow).where(RecipeDeltaRow.digest == digest)
+                digest = asked(RECIPE_DELTAS.c.digest, wanted.delta)
+                made = made.join(RECIPE_DELTAS, RECIPE_DELTAS.c.recipe_id == RECIPES.c.id)
+                made = made.where(RECIPE_DELTAS.c.digest == digest)
             if wanted.base is not None:
-                base = asked(RecipeRow.base_digest, wanted.base)
-                made = made.where(RecipeRow.base_digest == base)
+                base = asked(RECIPES.c.base_digest, wanted.base)
+                made = made.where(RECIPES.c.base_digest == base)
             narrowed = exists(made)
             if wanted.base is not None and wanted.delta is None:
-                statement = statement.where(or_(narrowed, ScoreRow.model_digest == wanted.base))
+                statement = statement.where(or_(narrowed, SCORES.c.model_digest == wanted.base))
             else:
                 statement = statement.where(narrowed)
         if wanted.task is not None:
             check_pattern(wanted.task)
             dialect = self._engine.dialect.name
-            statement = statement.where(*glob_matches(ScoreRow.task, wanted.task, dialect))
+            statement = statement.where(*glob_matches(SCORES.c.task, wanted.task, dialect))
         if wanted.metric is not None:
-            statement = statement.where(ScoreRow.metric == asked(ScoreRow.metric, wanted.metric))
+            statement = statement.where(SCORES.c.metric == asked(SCORES.c.metric, wanted.metric))
         return statement
 
     def made_of_pairs(
         self, *, base: str | None = None, deltas: Sequence[str] | None = None
     ) -> list[MadeModel]:
         """Models of one delta alone: on the base of this content, or of one of these manifests."""
-        statement = select(RecipeRow)
+        statement = select(RECIPES)
         if base is not None:
-            statement = statement.where(RecipeRow.base_digest == asked(RecipeRow.base_digest, base))
+            statement = statement.where(RECIPES.c.base_digest == asked(RECIPES.c.base_digest, base))
         if deltas is not None:
-            digests = [asked(RecipeDeltaRow.digest, digest) for digest in deltas]
-            first = select(RecipeDeltaRow.recipe_id).where(RecipeDeltaRow.digest.in_(digests))
-            statement = statement.where(RecipeRow.id.in_(first))
-        with reading(self._engine) as session:
-            found = [made_of(row) for row in session.scalars(statement.order_by(RecipeRow.id))]
+            digests = [asked(RECIPE_DELTAS.c.digest, digest) for digest in deltas]
+            first = select(RECIPE_DELTAS.c.recipe_id).where(RECIPE_DELTAS.c.digest.in_(digests))
+            statement = statement.where(RECIPES.c.id.in_(first))
+        with reading(self._engine) as connection:
+            found = _read_recipes(connection, statement)
         return [made for made in found if len(made.deltas) == 1]
 
 
-def _recipe(digest: str) -> Select[Any]:
-    return select(RecipeRow).where(RecipeRow.digest == asked(RecipeRow.digest, digest))
+def _recipe(connection: Connection, digest: str) -> MadeModel | None:
+    wanted = asked(RECIPES.c.digest, digest)
+    found = _read_recipes(connection, select(RECIPES).where(RECIPES.c.digest == wanted))
+    return found[0] if found else None
 
 
-def _same(score: Score) -> Select[Any]:
-    return select(ScoreRow).where(
-        ScoreRow.model_digest == score.model_digest,
-        ScoreRow.task_digest == score.task_digest,
-        ScoreRow.metric == score.metric,
-        ScoreRow.settings_digest == score.settings_digest,
+def _read_recipes(connection: Connection, statement: Select[Any]) -> list[MadeModel]:
+    """The oldest first."""
+    rows = connection.execute(statement.order_by(RECIPES.c.id)).mappings().all()
+    parts: dict[int, list[RowMapping]] = {}
+    for some in chunks(row["id"] for row in rows):
+        of = select(RECIPE_DELTAS).where(RECIPE_DELTAS.c.recipe_id.in_(some))
+        for part in connection.execute(of.order_by(RECIPE_DELTAS.c.position)).mappings():
+            parts.setdefault(part["recipe_id"], []).append(part)
+    return [made_of(row, parts.get(row["id"], ())) for row in rows]
+
+
+def _read_scores(connection: Connection, statement: Select[Any]) -> list[Score]:
+    return [score_of(row) for row in connection.execute(statement).mappings()]
+
+
+def _add(connection: Connection, made: MadeModel) -> None:
+    recipe = insert_row(connection, insert(RECIPES).values(values_of_made(made)))
+    if parts := values_of_parts(made):
+        rows = [{"recipe_id": recipe, **part} for part in parts]
+        connection.execute(insert(RECIPE_DELTAS), rows)
+
+
+def _same(connection: Connection, score: Score) -> Score | None:
+    """The one of the same model, task, metric and settings."""
+    statement = select(SCORES).where(
+        SCORES.c.model_digest == score.model_digest,
+        SCORES.c.task_digest == score.task_digest,
+        SCORES.c.metric == score.metric,
+        SCORES.c.settings_digest == score.settings_digest,
     )
+    return next(iter(_read_scores(connection, statement)), None)

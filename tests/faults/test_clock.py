@@ -10,7 +10,7 @@ import pytest
 from support.fault_cases import Models, opened, whole
 
 from registry import releasing
-from registry.catalog import statements
+from registry.catalog import events
 
 YEAR = timedelta(days=365)
 
@@ -34,7 +34,7 @@ def test_versions_and_latest_follow_the_order_of_publishing_not_the_clock(
         wrong = shifted(by)
         with (
             patch.object(releasing, "datetime", wrong),
-            patch.object(statements, "datetime", wrong),
+            patch.object(events, "datetime", wrong),
         ):
             second = registry.publish("x", models.base, models.second).release
         assert abs(second.created_at - datetime.now(UTC) - by) < timedelta(hours=1)

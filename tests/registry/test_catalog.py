@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import math
 import random
+import re
 import shutil
 import sqlite3
 import struct
@@ -43,7 +44,7 @@ from registry.catalog import engine as engine_module
 from registry.catalog.compact import compact
 from registry.catalog.engine import open_engine, reading
 from registry.catalog.objects import UnseenError
-from registry.catalog.schema import Table
+from registry.catalog.schema import METADATA
 from registry.catalog.scores import Wanted
 from registry.records import Base
 
@@ -224,7 +225,7 @@ def test_a_page_by_glob_is_a_range_of_the_index_of_names(catalog: Catalog, name:
     with statements_of(catalog) as sent:
         PAGES[name](catalog)
     plan = explained(catalog, *sent[0]).upper()
-    assert "NAME>? AND NAME<?" in plan or ("INDEX COND" in plan and "NAME)::TEXT >=" in plan), plan
+    assert re.search(r"NAME>\? AND NAME<\?|INDEX COND: \S*NAME\S* >= ", plan), plan
 
 
 def test_verdicts_get_their_evidence(catalog: Catalog) -> None:
@@ -542,7 +543,7 @@ def test_the_migrations_make_the_tables_that_the_code_uses(url: str) -> None:
     engine = open_engine(url)
     with engine.connect() as connection:
         context = MigrationContext.configure(connection)
-        assert compare_metadata(context, Table.metadata) == []
+        assert compare_metadata(context, METADATA) == []
     engine.dispose()
 
 

@@ -19,7 +19,7 @@ from support.catalog_statements import explained, statements_of
 
 from registry import evidence
 from registry.catalog import Catalog, light
-from registry.catalog.schema import Table
+from registry.catalog.schema import METADATA
 from registry.catalog.scores import Wanted
 
 Ask = Callable[[Catalog], object]
@@ -94,7 +94,7 @@ def unaided(catalog: Catalog, text: str, parameters: Any) -> list[str]:
     plan = explained(catalog, text, parameters)
     if catalog._engine.dialect.name == "postgresql":
         return re.findall(r"Seq Scan on (\w+)", plan)
-    tables = {table.name for table in Table.metadata.sorted_tables}
+    tables = {table.name for table in METADATA.sorted_tables}
     aliases = dict(re.findall(r"(?:FROM|JOIN) (\w+) AS (\w+)", text))
     named = tables | {alias for table, alias in aliases.items() if table in tables}
     scans = re.findall(r"SCAN (\w+)\b(?! USING)", plan)

@@ -30,7 +30,7 @@ from paramdelta.digest import Digest
 from paramdelta.errors import InvalidError
 from paramdelta.manifest import Manifest
 from paramdelta.sketch import Sketch
-from registry.catalog.schema import BaseRow
+from registry.catalog.schema import BASES
 from registry.records import DeltaSummary, SealedRelease
 from registry.registry import Registry
 from registry.results import Match
@@ -293,7 +293,7 @@ def test_adding_a_base_again_completes_what_an_older_version_kept(
     registry: Registry, tmp_path: Path
 ) -> None:
     whole = registry.catalog.get_base("base")
-    lost = sa.update(BaseRow).values(value_digests=None, sketch_table=None)
+    lost = sa.update(BASES).values(value_digests=None, sketch_table=None)
     with registry.catalog._engine.begin() as connection:
         connection.execute(lost)
     assert registry.catalog.get_base("base").value_digests is None
