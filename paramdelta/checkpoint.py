@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paramdelta import strict_json
-from paramdelta.dtypes import ARITHMETIC, ITEM_BYTES, Bits
+from paramdelta.dtypes import ARITHMETIC, ITEM_BYTES
 from paramdelta.errors import CorruptError, InvalidError, StorageError
 from paramdelta.folder import Found, open_regular, read_bounded, scan
 from paramdelta.limits import (
@@ -39,6 +39,9 @@ from paramdelta.weight_files import (
     sort_rest,
     weight_files,
 )
+
+if TYPE_CHECKING:
+    from paramdelta.dtypes import Bits
 
 __all__ = ["FOREIGN", "INDEX", "PICKLES", "SUFFIX", "Checkpoint", "Shard", "TensorReader"]
 

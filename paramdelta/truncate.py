@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from paramdelta.errors import InvalidError, UsageError
-from paramdelta.sketch import _splitmix64
+from paramdelta.sketching import splitmix64
 
 Floats32 = npt.NDArray[np.float32]
 Floats64 = npt.NDArray[np.float64]
@@ -111,7 +111,7 @@ def _iterate(
 
 def _signs(rows: int, cols: int, seed: int) -> Floats64:
     """±1 by a hash of (seed, position)."""
-    hashes = _splitmix64(seed & (1 << 64) - 1, np.arange(rows * cols, dtype=np.uint64))
+    hashes = splitmix64(seed & (1 << 64) - 1, np.arange(rows * cols, dtype=np.uint64))
     return np.where(hashes & np.uint64(1), 1.0, -1.0).reshape(rows, cols)
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from paramdelta import kernels
 from paramdelta.dtypes import Bits
-from paramdelta.sketch import to_float32
+from paramdelta.sketching import to_float32
 
 LOW, HIGH = -16, 24  # log2 of the lowest and highest bin, which take what is beyond them
 BINS = HIGH - LOW + 1

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from paramdelta.limits import MAX_TOKEN_ID
 from paramdelta.tokenizer import added_tokens
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 _SUFFIXES = (
     "embed_tokens.weight",
@@ -110,6 +111,8 @@ def rows_by_token(tokens: TokenMap, base_rows: int, delta_rows: int, fresh: int)
     token (padding) of the delta go nowhere.
     """
     rows = max(base_rows, max(tokens.brought.values(), default=-1) + 1)
+    import numpy as np  # most who ask for names want no rows
+
     source = np.full(rows, -1, dtype=np.int64)
     for there, here in tokens.places.items():
         if there < delta_rows and here < rows:

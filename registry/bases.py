@@ -19,15 +19,9 @@ from paramdelta.dtypes import ARITHMETIC, carrier
 from paramdelta.logical import LogicalTensor, NumberReader
 from paramdelta.naming import canonical_name
 from paramdelta.safetensors_header import TensorInfo
-from paramdelta.sketch import (
-    WIDTH,
-    Sketch,
-    TensorSketch,
-    byte_digest,
-    table_digest,
-    value_digest,
-)
+from paramdelta.sketch import WIDTH, table_digest
 from paramdelta.sketch_groups import Group, SketchedTensor, grouped
+from paramdelta.sketching import TensorSketch, byte_digest, summed, value_digest
 from registry.extract import CHUNK, hash_tensor
 from registry.jobs import Job, run_jobs
 from registry.progress import Progress
@@ -89,7 +83,7 @@ def describe(
     content = content_digest(
         (name, info.dtype, info.shape, digests[name]) for name, info in checkpoint.tensors.items()
     )
-    sketch = Sketch.total([total.buckets]).to_bytes()
+    sketch = summed([total.buckets]).to_bytes()
     base = describe_read(name, location, revision, side, content, sketch, values)
     return Described(base, grouped(read.sketched for read in found if read.sketched))
 

@@ -9,7 +9,7 @@ from itertools import combinations
 
 import numpy as np
 
-from paramdelta import sketch
+from paramdelta import sketching
 from paramdelta.analysis import Floats32, PairSums, TensorComparer, layer_of, layer_order, module_of
 from paramdelta.dtypes import carrier
 from paramdelta.errors import IncompatibleError
@@ -160,4 +160,4 @@ def _read(source: Elements | None, n: int) -> Floats32:
         return np.zeros(n, dtype=np.float32)
     bits = np.empty(n, dtype=carrier(source.dtype))
     source.read(bits)
-    return sketch.to_float32(bits, source.dtype)
+    return sketching.to_float32(bits, source.dtype)

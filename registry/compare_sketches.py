@@ -224,13 +224,14 @@ def rough(mine: sketch.Sketch, rows: Sequence[DeltaSketch]) -> Rough:
         raise InvalidError("the catalog holds sketches of another size")
     codes = np.frombuffer(data, dtype=np.int8).reshape(-1, sketch.WIDTH)
     norms, steps = (np.array([getattr(row, name) for row in rows]) for name in ("norm", "step"))
+    own = np.frombuffer(mine.data, dtype="<f4").astype(np.float32)
     dots = np.empty(len(rows))
     numbers = np.empty((MULTIPLIED, sketch.WIDTH), dtype=np.float32)
     for start in range(0, len(rows), MULTIPLIED):
         some = codes[start : start + MULTIPLIED]
         held = numbers[: len(some)]
         held[...] = some
-        dots[start : start + MULTIPLIED] = held @ mine.buckets
+        dots[start : start + MULTIPLIED] = held @ own
     size = mine.norm
     with np.errstate(divide="ignore", invalid="ignore"):
         cosines = np.nan_to_num(dots * steps / (norms * size), nan=0.0, posinf=0.0, neginf=0.0)

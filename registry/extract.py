@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from paramdelta import codecs, delta, fp8, sketch
+from paramdelta import codecs, delta, fp8, sketching
 from paramdelta.checkpoint import TensorReader
 from paramdelta.digest import Digest
 from paramdelta.dtypes import ARITHMETIC, ITEM_BYTES, Bits, carrier
@@ -140,7 +140,7 @@ def extract_delta(
         base_norm=f"{survey.base_sketch.norm:.9e}",
     )
     whole = pair.base.elements <= pair.elements
-    values = sketch.value_digest(pair.base.shape, base_sketch) if whole else None
+    values = sketching.value_digest(pair.base.shape, base_sketch) if whole else None
     post_digest = survey.post_hash.digest
     return Extracted(
         entry, post_digest, base_digest, delta_sketch, base_sketch, values,
@@ -159,8 +159,8 @@ class _Survey:
             hasher(pair.post.info.nbytes),
         )
         in_parts = part_blocks(canonical_name, pair.elements)
-        self.delta_sketch = sketch.TensorSketch(canonical_name, in_parts)
-        self.base_sketch = sketch.TensorSketch(canonical_name)
+        self.delta_sketch = sketching.TensorSketch(canonical_name, in_parts)
+        self.base_sketch = sketching.TensorSketch(canonical_name)
         self.nonzero = self.nonfinite = 0
         self.equal = pair.base.dtype == pair.post.dtype  # so far, bit for bit
         self.told_apart = True  # so far, every eight-bit code by its value

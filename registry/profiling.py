@@ -14,7 +14,7 @@ from paramdelta.limits import MAX_PROFILE_ELEMENTS
 from paramdelta.logical import LogicalTensor, NumberReader
 from paramdelta.manifest import Manifest, Product, Transferred
 from paramdelta.problem import Problem
-from paramdelta.sketch import to_float32
+from paramdelta.sketching import to_float32
 from registry.artifacts import Artifacts
 from registry.contribution import open_elements
 from registry.extract import CHUNK

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from paramdelta import fp8
+from paramdelta import fp8, sketching
 from paramdelta.checkpoint import Checkpoint, TensorReader
 from paramdelta.delta import RULE
 from paramdelta.digest import Digest, Hasher, content_digest
@@ -30,8 +30,9 @@ from paramdelta.manifest import (
 from paramdelta.naming import canonical_name
 from paramdelta.problem import Problem, errors_of
 from paramdelta.safetensors_header import TensorInfo
-from paramdelta.sketch import Sketch, byte_digest
+from paramdelta.sketch import Sketch
 from paramdelta.sketch_groups import Group, SketchedTensor, grouped
+from paramdelta.sketching import byte_digest
 from paramdelta.vocabulary import is_vocabulary_tensor
 from registry.artifacts import Artifacts
 from registry.commits import Commits
@@ -164,8 +165,8 @@ def extract_checkpoint(
         for entry in done.entries
         if entry.kind == "replace" and entry.dtype in fp8.DTYPES
     ]
-    delta_sketch = Sketch.total(done.delta_sketches)
-    base_sketch = Sketch.total(done.base_sketches)
+    delta_sketch = sketching.summed(done.delta_sketches)
+    base_sketch = sketching.summed(done.base_sketches)
     sketches = delta_sketch.to_bytes() + base_sketch.to_bytes()
     manifest = Manifest(
         rule=RULE,

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from paramdelta import sketching
 from paramdelta.adapter import Adapter
 from paramdelta.adapter_copies import check_copies
 from paramdelta.adapter_fit import Product as Fitted
@@ -37,8 +38,9 @@ from paramdelta.manifest import (
 )
 from paramdelta.naming import canonical_name
 from paramdelta.safetensors_header import TensorInfo
-from paramdelta.sketch import Sketch, TensorSketch, value_digest
+from paramdelta.sketch import Sketch
 from paramdelta.sketch_groups import SketchedTensor, grouped, part_blocks
+from paramdelta.sketching import TensorSketch, value_digest
 from registry.artifacts import Artifacts
 from registry.extract import (
     CHUNK,
@@ -214,7 +216,7 @@ def _sketch(stored: list[Extracted], made: list[_Multiplied]) -> Sketch:
     ]
     for group in made:
         named += [(p.name, s) for p, s in zip(group.products, group.sketches, strict=True)]
-    return Sketch.total([sketch for _, sketch in sorted(named, key=lambda row: row[0])])
+    return sketching.summed([sketch for _, sketch in sorted(named, key=lambda row: row[0])])
 
 
 class _Work:

@@ -134,7 +134,7 @@ class Judge:
         mine = self._asked.sketch
         if mine is not None:
             size = (mine if self._asked.own else other).norm
-            apart = (mine - other).norm
+            apart = mine.distance(other)
             self._distances[key] = Distance(apart, apart / size if size else 0.0)
 
     def learn(self, catalog: Catalog, kinds: Iterable[Kind]) -> None:

@@ -16,8 +16,8 @@ from paramdelta.errors import InvalidError
 from paramdelta.manifest import Manifest, Product, TensorEntry, Transferred
 from paramdelta.naming import canonical_name
 from paramdelta.problem import Problem
-from paramdelta.sketch import TensorSketch
 from paramdelta.sketch_groups import Group, GroupSketches, SketchedTensor, grouped, part_blocks
+from paramdelta.sketching import TensorSketch
 from registry.artifacts import Artifacts, sketches_key
 from registry.contribution import open_elements
 from registry.extract import CHUNK

@@ -10,7 +10,7 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 
-from paramdelta.sketch import _splitmix64
+from paramdelta.sketching import splitmix64
 
 _BITS = 53  # of a uniform number: those that a float64 holds
 
@@ -23,5 +23,5 @@ def key(seed: int, digest: str, name: str) -> int:
 
 def uniform(key: int, start: int, n: int) -> npt.NDArray[np.float64]:
     """Numbers of [0, 1) for the elements from *start* on: SplitMix64's upper 53 bits."""
-    hashes = _splitmix64(key, np.arange(start, start + n, dtype=np.uint64))
+    hashes = splitmix64(key, np.arange(start, start + n, dtype=np.uint64))
     return (hashes >> np.uint64(64 - _BITS)).astype(np.float64) * 2.0**-_BITS

@@ -39,7 +39,6 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
-    text,
 )
 from sqlalchemy.engine import Dialect
 
@@ -174,7 +173,6 @@ MANIFESTS = Table(
 # latest_id: set in the transaction that adds the first release; no constraint, for it would be
 # circular. The other latest_ columns are what ranking needs of that release: thousands are read
 # for a query, from rows that lie side by side
-# the partial index holds all that a listing steps over, before the rows of its page are read
 DELTAS = Table(
     "deltas",
     METADATA,
@@ -192,13 +190,8 @@ DELTAS = Table(
     _may("latest_norm", Double),
     _must("created_at", UtcTime),
     Index(None, "latest_architecture", "name"),
-    Index(
-        "ix_deltas_listed",
-        "name",
-        "id",
-        sqlite_where=text("latest_id IS NOT NULL"),
-        postgresql_where=text("latest_id IS NOT NULL"),
-    ),
+    # all that a listing steps over before the rows of its page are read
+    Index("ix_deltas_listed", "name", "latest_id", "id"),
 )
 
 RELEASES = Table(

@@ -26,7 +26,7 @@ from paramdelta.codecs.base import TensorSpec
 from paramdelta.delta import Term
 from paramdelta.kernels import WORTH
 from paramdelta.patch import PatchDecoder, PatchEncoder
-from paramdelta.sketch import TensorSketch
+from paramdelta.sketching import TensorSketch
 
 COUNT = 1 << 17
 

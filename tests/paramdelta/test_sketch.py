@@ -9,23 +9,14 @@ from hypothesis import strategies as st
 from support.checkpoints import Bits, bits_of
 
 from paramdelta.errors import InvalidError
-from paramdelta.sketch import (
-    BYTES,
-    WIDTH,
-    Sketch,
-    TensorSketch,
-    byte_digest,
-    drift_ratio,
-    table_digest,
-    to_float32,
-    value_digest,
-)
+from paramdelta.sketch import BYTES, WIDTH, Sketch, table_digest
+from paramdelta.sketching import TensorSketch, byte_digest, summed, to_float32, value_digest
 
 
 def sketch(values: np.ndarray, name: str = "w") -> Sketch:
     part = TensorSketch(name)
     part.update(values.astype(np.float32), "F32")
-    return Sketch.total([part.finish()])
+    return summed([part.finish()])
 
 
 def test_chunks_of_any_size_give_the_same_sketch() -> None:
@@ -47,7 +38,7 @@ def test_norms_cosines_and_drift_are_near_the_exact_ones() -> None:
     assert sketch(base).norm == pytest.approx(np.linalg.norm(base), rel=0.05)
     change, new = random.standard_normal(base.size), base + 0.3 * random.standard_normal(base.size)
     ratio = np.linalg.norm(new - base) / np.linalg.norm(change)
-    found = drift_ratio(sketch(base), sketch(new), sketch(change))
+    found = sketch(new).distance(sketch(base)) / sketch(change).norm
     assert found == pytest.approx(ratio, rel=0.05)
 
 
@@ -64,10 +55,9 @@ def test_the_exact_norm_is_kept_beside() -> None:
     assert part.norm == pytest.approx(float(np.linalg.norm(values.astype(np.float64))), rel=1e-12)
 
 
-def test_no_drift_is_told_of_a_delta_that_is_zero() -> None:
+def test_nothing_has_no_direction() -> None:
     nothing = sketch(np.zeros(10))
-    assert drift_ratio(nothing, nothing, nothing) is None
-    assert nothing.cosine(nothing) == 0.0
+    assert nothing.norm == nothing.distance(nothing) == nothing.cosine(nothing) == 0.0
 
 
 def test_bytes_read_back_and_malformed_ones_are_refused() -> None:

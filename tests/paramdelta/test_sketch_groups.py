@@ -13,7 +13,7 @@ from paramdelta.codecs.zstd import Compressor, decompress_up_to
 from paramdelta.digest import digest_of
 from paramdelta.errors import InvalidError
 from paramdelta.limits import MAX_SKETCHES_BYTES
-from paramdelta.sketch import WIDTH, TensorSketch
+from paramdelta.sketch import WIDTH
 from paramdelta.sketch_groups import (
     MAX_PARTS,
     Drift,
@@ -25,6 +25,7 @@ from paramdelta.sketch_groups import (
     grouped,
     part_blocks,
 )
+from paramdelta.sketching import TensorSketch
 
 SUBJECT = digest_of(b"a manifest")
 HEAD = "lm_head.weight"

@@ -124,7 +124,7 @@ def test_compact_sketches_pass_over_nobody_who_is_among_the_first() -> None:
     mine = Sketch(dice.standard_normal(WIDTH, dtype=np.float32))
     numbers = dice.standard_normal((900, WIDTH), dtype=np.float32)
     shares = np.concatenate([np.full(300, 0.5), np.full(300, -0.5), dice.uniform(-1, 1, 300)])
-    others = shares[:, None] * mine.buckets + np.sqrt(1 - shares**2)[:, None] * numbers
+    others = shares[:, None] * np.array(mine.buckets) + np.sqrt(1 - shares**2)[:, None] * numbers
     others = (others * dice.uniform(0.1, 10, 900)[:, None]).astype(np.float32)
     others[7] = 0
     rows = [DeltaSketch(f"d{i}", 1, "", i, **compact(row.tobytes())) for i, row in
