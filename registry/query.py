@@ -24,7 +24,7 @@ from registry import evidence
 from registry.catalog import Catalog
 from registry.catalog.checks import check_page
 from registry.ranking import Asked, Judge, Kind, page_of
-from registry.records import Base, BaseValues, DeltaEvidence, Release
+from registry.records import Base, BaseValues, OwnEvidence, Release
 from registry.results import Match, QueryResult
 from registry.sources import Located
 
@@ -155,36 +155,37 @@ def rank_deltas(
     check_page(limit, offset)
     least = parse_verdict(min_verdict)
     wanted = None if least == "incompatible" else target.fingerprint.architecture_hash
-    alike: dict[tuple[str, int, int, int | None, str | None], list[DeltaEvidence]] = {}
-    for row in catalog.evidence.deltas(tags, wanted):
-        alike.setdefault(row[3:8], []).append(row)  # by all but what is the delta's own
-    read = _fingerprints(catalog, {i for _, base, post, _, _ in alike for i in (base, post)})
-    kept: list[tuple[Kind, list[DeltaEvidence]]] = []
-    for (content, base, post, sketch, table), rows in alike.items():
-        same = content == target.content_digest
-        found = compare(read[base], read[post], target.fingerprint, same_content=same)
-        kind = Kind(found, same, content, sketch, table)
+    alike = catalog.evidence.deltas(tags, wanted)
+    ids = {i for kind in alike for i in (kind.base_fingerprint, kind.post_fingerprint)}
+    read = _fingerprints(catalog, ids)
+    kept: list[tuple[Kind, list[OwnEvidence]]] = []
+    for of, owns in alike.items():
+        same = of.base_content_digest == target.content_digest
+        prints = read[of.base_fingerprint], read[of.post_fingerprint]
+        found = compare(*prints, target.fingerprint, same_content=same)
+        kind = Kind(found, same, of.base_content_digest, of.base_sketch, of.sketch_table)
         if kind.fits(least):
-            kept.append((kind, rows))
+            kept.append((kind, owns))
     page = page_of(catalog, kept, target.asked, limit, offset)
-    facts = catalog.evidence.facts([row.release for row, _, _ in page])
-    digests = [facts[row.release].digest for row, _, _ in page]
+    facts = catalog.evidence.facts([release for (_, _, release, _), _, _ in page])
+    digests = [known.digest for known in facts.values()]
     scores = evidence.on_base(catalog, target.content_digest, digests)
     matches = []
-    for row, kind, judged in page:
+    for (name, _, release, version), kind, judged in page:
+        known = facts[release]
         matches.append(
             Match(
-                ref=f"{row.name}@{row.version}",
-                digest=facts[row.release].digest,
+                ref=f"{name}@{version}",
+                digest=known.digest,
                 verdict=kind.found.verdict,
                 problems=judged.problems,
                 drift_ratio=judged.drift,
-                description=facts[row.release].description,
-                tags=facts[row.release].tags,
-                scores=tuple(scores.get(facts[row.release].digest, ())),
+                description=known.description,
+                tags=known.tags,
+                scores=tuple(scores.get(known.digest, ())),
             )
         )
-    fitting = sum(len(rows) for _, rows in kept)
+    fitting = sum(len(owns) for _, owns in kept)
     hidden = catalog.count_deltas(tags) - fitting
     return QueryResult("base", ref, tuple(matches), hidden, fitting, offset, tuple(unread(target)))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from heapq import nsmallest
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from paramdelta.compatibility import VERDICTS, Comparison, Verdict
 from paramdelta.expectation import UNRELATED
@@ -23,16 +23,9 @@ SKETCHES = 200  # held at once
 _PLACES = {verdict: place for place, verdict in enumerate(VERDICTS)}
 
 
-class Named(Protocol):
-    """A delta for the base that was asked about, or a base for the delta. norm: of the delta."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def norm(self) -> float | None: ...
-
-
-Row = TypeVar("Row", bound=Named)
+# a delta for the base that was asked about, or a base for the delta: a tuple that begins with its
+# name and the norm of the delta
+Row = TypeVar("Row", bound=tuple[Any, ...])
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +88,17 @@ def page_of(
     places: list[tuple[int, bool, float, str, Row, Kind]] = []
     for kind, rows in candidates:
         place, apart = _PLACES[kind.found.verdict], judge.apart(kind)
-        for row in rows:
-            drift = _ratio(apart, row.norm)
-            places.append((place, drift is None, drift or 0.0, row.name, row, kind))
+        if not apart:  # the same for all; of thousands: no call a row
+            places += [(place, apart is None, 0.0, row[0], row, kind) for row in rows]
+        else:
+            places += [
+                (place, not row[1], apart / row[1] if row[1] else 0.0, row[0], row, kind)
+                for row in rows
+            ]
     best = sorted(places) if limit is None else nsmallest(offset + limit, places)
     page = [(row, kind) for *_, row, kind in best[offset:]]
     judge.learn(catalog, [kind for _, kind in page])
-    return [(row, kind, judge.judged(kind, row.norm)) for row, kind in page]
+    return [(row, kind, judge.judged(kind, row[1])) for row, kind in page]
 
 
 def _ratio(apart: float | None, norm: float | None) -> float | None:

@@ -67,22 +67,22 @@ class DeltaSummary:
     sketch_table: str | None = None
 
 
-class DeltaEvidence(NamedTuple):
-    """The latest release of a delta, as little of it as ranking needs.
+class DeltaKind(NamedTuple):
+    """What ranking looks at once for all deltas whose latest releases share it.
 
-    release and the ids of fingerprints and sketches are the catalog's own. A tuple: thousands are
-    made for a query.
+    The ids of fingerprints and sketches are the catalog's own.
     """
 
-    release: int
-    name: str
-    version: int
     base_content_digest: str
     base_fingerprint: int
     post_fingerprint: int
     base_sketch: int | None
     sketch_table: str | None
-    norm: float | None
+
+
+# of the latest release of a delta, what is its own: name, norm, id of the release, version. A plain
+# tuple: thousands are made for a query
+OwnEvidence = tuple[str, float | None, int, int]
 
 
 class DeltaSketch(NamedTuple):
@@ -101,7 +101,7 @@ class DeltaSketch(NamedTuple):
 
 
 class BaseEvidence(NamedTuple):
-    """A base, as little of it as ranking needs; ids as in ``DeltaEvidence``."""
+    """A base, as little of it as ranking needs; ids as in ``DeltaKind``."""
 
     name: str
     content_digest: str

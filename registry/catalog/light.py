@@ -24,24 +24,22 @@ from registry.catalog.schema import (
 from registry.records import (
     BaseEvidence,
     BaseValues,
-    DeltaEvidence,
+    DeltaKind,
     DeltaSketch,
+    OwnEvidence,
     ReleaseFacts,
 )
 
 MATRIX = 250  # compact sketches of 4 kB multiplied at once: a megabyte
 MAX_FINGERPRINTS = 256  # kept in memory; one of a large model takes about 100 kB there
 
-_OF_DELTA = (
-    DELTAS.c.latest_id,
-    DELTAS.c.name,
-    DELTAS.c.latest_version,
+_OWN = (DELTAS.c.name, DELTAS.c.latest_norm, DELTAS.c.latest_id, DELTAS.c.latest_version)
+_OF_KIND = (
     DELTAS.c.latest_base_content,
     DELTAS.c.latest_base_fingerprint,
     DELTAS.c.latest_post_fingerprint,
     DELTAS.c.latest_base_sketch,
     DELTAS.c.latest_sketch_table,
-    DELTAS.c.latest_norm,
 )
 _SKETCHED = (
     DELTAS.c.name, RELEASES.c.version, MANIFESTS.c.digest, COMPACT_SKETCHES.c.sketch_id,
@@ -66,12 +64,15 @@ class Evidence:
 
     def deltas(
         self, tags: Mapping[str, str] | None = None, architecture_hash: str | None = None
-    ) -> list[DeltaEvidence]:
-        """The latest release of every delta, in any order."""
+    ) -> dict[DeltaKind, list[OwnEvidence]]:
+        """The latest release of every delta, by kind."""
+        listed, _ = statements.listed(tags or {}, architecture_hash)
         with reading(self._engine) as connection:
-            listed, _ = statements.listed(tags or {}, architecture_hash)
-            statement = listed.with_only_columns(*_OF_DELTA)
-            return list(map(DeltaEvidence._make, connection.execute(statement).all()))
+            rows = connection.execute(listed.with_only_columns(*_OWN, *_OF_KIND)).all()
+        alike: dict[Any, list[Any]] = {}
+        for row in rows:
+            alike.setdefault(row[4:], []).append(row[:4])
+        return {DeltaKind._make(kind): owns for kind, owns in alike.items()}
 
     def bases(self, architecture_hash: str | None = None) -> list[BaseEvidence]:
         """Every base, in any order."""

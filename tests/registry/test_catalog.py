@@ -779,7 +779,7 @@ def test_eight_who_keep_the_same_evidence_at_once_keep_it_once(url: str) -> None
     catalog = Catalog.open(url)
     ids = {row.fingerprint for row in catalog.evidence.bases()}
     assert len(ids) == 1 and len(catalog.evidence.fingerprints(ids)) == 1
-    assert {row.base_fingerprint for row in catalog.evidence.deltas()} != ids
+    assert {kind.base_fingerprint for kind in catalog.evidence.deltas()} != ids
     catalog.close()
 
 
@@ -788,19 +788,22 @@ def test_light_rows_hold_what_the_records_hold(catalog: Catalog) -> None:
         publish(catalog, f"d{i}", summary(i, architecture=i % 2))
         catalog.add_base(base(f"b{i}", content=i))
     evidence = catalog.evidence
-    for light in evidence.deltas():
-        whole = catalog.get_release(light.name, light.version)
+    rows = [(kind, own) for kind, owns in evidence.deltas().items() for own in owns]
+    assert sorted(name for _, (name, *_) in rows) == ["d0", "d1", "d2"]
+    for kind, (name, norm, release, version) in rows:
+        whole = catalog.get_release(name, version)
         held = whole.summary
-        assert light.base_content_digest == held.base_content_digest
-        assert light.norm == held.norm and light.sketch_table == held.sketch_table
-        found = evidence.fingerprints([light.base_fingerprint, light.post_fingerprint])
-        assert found[light.base_fingerprint] == held.base_fingerprint
-        assert found[light.post_fingerprint] == held.post_fingerprint
-        facts = evidence.facts([light.release])[light.release]
+        assert kind.base_content_digest == held.base_content_digest
+        assert norm == held.norm and kind.sketch_table == held.sketch_table
+        found = evidence.fingerprints([kind.base_fingerprint, kind.post_fingerprint])
+        assert found[kind.base_fingerprint] == held.base_fingerprint
+        assert found[kind.post_fingerprint] == held.post_fingerprint
+        facts = evidence.facts([release])[release]
         assert (facts.digest, facts.description, facts.tags) == (
             whole.digest, whole.description, whole.tags,
         )  # fmt: skip
-    assert [light.name for light in evidence.deltas({"k": "v"}, digest(1))] == ["d1"]
+    ((own,),) = evidence.deltas({"k": "v"}, digest(1)).values()
+    assert own[0] == "d1"
     for row in evidence.bases(digest(1)):
         one = catalog.get_base(row.name)
         assert row.content_digest == one.content_digest and row.sketch is not None
