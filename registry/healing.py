@@ -17,6 +17,7 @@ from registry.artifacts import (
     blob_key,
     manifest_key,
     release_key,
+    signature_key,
     sketches_key,
 )
 from registry.blobs import CHUNK
@@ -81,11 +82,30 @@ class Healer:
         self._belongings(release, data)
         return self._done(key)
 
+    def signatures(self, release: Release) -> bool:
+        """The second store's signatures of our record, where something is wrong with ours; whether
+        it gave any."""
+        record = self.artifacts.read_release(release.name, release.version)
+        try:
+            return record is not None and self._signatures(release, record)
+        except InvalidError as error:
+            self._note(Problem(f"{release.name}@{release.version}", error.message, "warning"))
+            return False
+
+    def _signatures(self, release: Release, record: bytes) -> bool:
+        name, version = release.name, release.version
+        stored = stored_signatures(self.source, name, version)
+        put, problems = copy_signatures(self.artifacts, name, version, record, stored)
+        for digest in put:
+            self._done(signature_key(name, version, digest))
+        for problem in problems:
+            self._note(problem)
+        return bool(put)
+
     def _belongings(self, release: Release, record: bytes) -> None:
         """The signatures and sketches that the second store has of a release."""
-        stored = stored_signatures(self.source, release.name, release.version)
-        _, problems = copy_signatures(self.artifacts, release.name, release.version, record, stored)
-        for problem in [*problems, *self._sketches(release)]:
+        self._signatures(release, record)
+        for problem in self._sketches(release):
             self._note(problem)
 
     def _sketches(self, release: Release) -> list[Problem]:

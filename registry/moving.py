@@ -64,7 +64,7 @@ def move_signatures(target: Artifacts, parcel: Parcel, tally: Tally) -> None:
     sent, problems = copy_signatures(
         target, record.name, record.version, parcel.data, parcel.signatures
     )
-    tally.signatures += sent
+    tally.signatures += len(sent)
     tally.problems += problems
 
 

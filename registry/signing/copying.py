@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from paramdelta.digest import Digest
 from paramdelta.errors import UntrustedError
 from paramdelta.problem import Problem
-from registry.artifacts import Artifacts
+from registry.artifacts import Artifacts, signature_key
 from registry.seen import Seen
 from registry.signing.trust import Stored, Trust, Voucher, carried
 
@@ -82,26 +82,32 @@ def vouched(
 
 def copy_signatures(
     target: Artifacts, name: str, version: int, record: bytes, stored: Sequence[Stored]
-) -> tuple[int, list[Problem]]:
-    """(how many were put into *target*, what stays behind and why).
+) -> tuple[list[Digest], list[Problem]]:
+    """(what was put into *target*, what stays behind and why).
 
-    Only signatures of *record* go along, and only where *target* has this record or none.
+    Only signatures of *record* go along, and only where *target* has this record or none. One that
+    is damaged there is put anew.
     """
     ref = f"{name}@{version}"
     good, problems = carried(ref, record, stored)
     if not good:
-        return 0, problems
+        return [], problems
     there = target.read_release(name, version)
     if there is not None and there != record:
         reason = (
             f"{target.store.url} has a record of its own (author, time or description differ): "
             f"{len(good)} signatures of this one do not fit it and stay behind"
         )
-        return 0, [*problems, Problem(ref, reason, "warning", remedy="sign that record too")]
+        return [], [*problems, Problem(ref, reason, "warning", remedy="sign that record too")]
     known = set(target.signatures(name, version))
-    new = [one.data for one in good if one.digest not in known and one.data is not None]
-    for data in new:
-        target.put_signature(name, version, data)
+    new = []
+    for one in good:
+        if one.data is None:
+            continue
+        key = signature_key(name, version, one.digest)
+        if one.digest not in known or not target.is_sound(key, one.digest, len(one.data)):
+            target.put_signature(name, version, one.data)
+            new.append(one.digest)
     if there is not None:
         target.store.flush()  # no record follows
-    return len(new), problems
+    return new, problems

@@ -230,6 +230,38 @@ def test_verify_counts_and_checks_signatures_without_a_keyring(team: Team) -> No
     assert "damaged signature" in found["problems"][0]["reason"]
 
 
+@pytest.mark.parametrize("lost", [False, True])
+def test_repair_brings_a_signature_back(team: Team, lost: bool) -> None:
+    team.publish("ann", None, "--sign", team.ann.path)
+    team.run("ann", "push", "chat", "--to", team.shared)
+    artifacts = team.artifacts("ann")
+    key = signature_key("chat", 1, only_signature(artifacts))
+    whole = artifacts.store.read(key, 10_000)
+    if lost:
+        artifacts.store.delete(key)
+    else:
+        replace(artifacts, key, whole.replace(b"A", b"B", 1))
+    words = ["verify", "--all", *(["--trust", team.trust] if lost else [])]
+    team.run("ann", *words, code=5)
+    found = team.run("ann", *words, "--repair", team.shared)
+    assert (found["repaired"], found["problems"]) == ([key], [])
+    assert artifacts.store.read(key, 10_000) == whole
+
+
+def test_a_copy_whose_signature_is_damaged_too_mends_nothing(team: Team) -> None:
+    team.publish("ann", None, "--sign", team.ann.path)
+    team.run("ann", "push", "chat", "--to", team.shared)
+    artifacts = team.artifacts("ann")
+    key = signature_key("chat", 1, only_signature(artifacts))
+    bad = artifacts.store.read(key, 10_000).replace(b"A", b"B", 1)
+    replace(artifacts, key, bad)
+    replace(Artifacts(LocalStore(team.shared)), key, bad)
+    found = team.run("ann", "verify", "--all", "--repair", team.shared, code=5)
+    assert found["repaired"] == []
+    assert any("damaged signature" in problem["reason"] for problem in found["problems"])
+    assert artifacts.store.read(key, 10_000) == bad
+
+
 def test_query_leaves_out_what_nobody_trusted_signed(team: Team) -> None:
     team.publish("ann", None, "--sign", team.ann.path)
     team.run("ann", "publish", "evil", "--base", team.base, "--post", team.post)
