@@ -21,6 +21,7 @@ from paramdelta.native import Kernels
 ENV = "PARAMDELTA_KERNELS"
 WORTH = 1 << 15  # elements; below, numpy is done before a kernel is loaded
 WORTH_CODING = 1 << 13  # likewise, for the range coder, whose steps numpy takes one by one
+WORTH_CHOOSING = 1 << 12  # likewise, for counts of them
 
 
 # What publish, apply and restore run; see native.Kernels for the words.
@@ -39,6 +40,13 @@ _SURVEY = Kernels("kernels_survey", {
     "histograms": "u2 int u1 i8*3 u1 ->",
     "sketch": "u2 int u4 i8 u4 f8 f8 ->",
     "sketch_wide": "u4 int u4 i8 u4 f8 f8 ->",
+})  # fmt: skip
+_TABLES = Kernels("kernels_tables", {
+    "merged": "i8*2 i8 i8 int i8 i8 i8 i8 -> int",
+    "entropies": "i8*2 i8 -> int int",
+    "fitted": "i8*2 i8 int i8 i8*2 i8*2 -> int int",
+    "collect": "i8*3 i8 i8*2 ->",
+    "spread": "i8*2 u2 u2*2 ->",
 })  # fmt: skip
 _PATCH = Kernels("kernels_patch", {
     "rebuild": "u2 u2 u2 u1 u4 -> int",
@@ -70,6 +78,11 @@ def compiled(elements: int) -> Kernels | None:
 def surveyor(elements: int) -> Kernels | None:
     """Likewise those of the first pass of a publish: kernels_survey."""
     return _SURVEY if elements >= WORTH and _load() else None
+
+
+def chooser(elements: int) -> Kernels | None:
+    """Likewise those of the choice of tables, for counts of so many elements: kernels_tables."""
+    return _TABLES if elements >= WORTH_CHOOSING and _load() else None
 
 
 def patcher(elements: int) -> Kernels | None:

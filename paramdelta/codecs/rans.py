@@ -52,7 +52,7 @@ NAME = "rans"
 FRAME, LARGE_FRAME = 1 << 18, 1 << 20  # elements; large where they need few bits
 FEW_BITS = 2
 BITS = (12, 14)  # of a table: 32 kB stays in the nearest cache
-WORTH_A_LARGE_TABLE = 200  # a gain of one in so many: it slows the decoder down
+WORTH_A_LARGE_TABLE = 400  # a gain of one in so many: it takes time to make and place in caches
 LANES, FEW_LANES = 32, 16  # of 8 bytes: few in frames of few bytes
 FEW_BYTES = 1 << 16
 LOW = 1 << 31
@@ -68,11 +68,14 @@ class RansEncoder:
 
     name = NAME
 
-    def __init__(self, model: Model, tensor: TensorSpec, frame: int, lanes: int = LANES) -> None:
+    def __init__(
+        self, model: Model, prologue: bytes, tensor: TensorSpec, frame: int, lanes: int = LANES
+    ) -> None:
+        """prologue: rans_model.to_bytes of the model. frame: elements, at most."""
         self._model, self._dtype, self._lanes = model, tensor.dtype, lanes
         self._unit = min(unit_of(tensor.row_length), frame)
         self.frame_elements = max(1, min(frame - frame % self._unit, tensor.elements))
-        self._prologue = rans_model.to_bytes(model)
+        self._prologue = prologue
         self._ranks, self._tables, self._inverses = rans_model.encoding(model)
         self._class_bits = rans_model.class_bits(model.classes)
         self._edges = np.array(model.edges, dtype=np.int64)
@@ -143,26 +146,25 @@ def fitted(
     if symbols.size > rans_model.MAX_SYMBOLS:
         return None, 0
     units = -(-tensor.elements // unit_of(tensor.row_length))
-    groups, edges = rans_model.classes_of(counts, scales, units)
-    ideal, mirrored = rans_model.mirror(symbols, groups)
+    draft = rans_model.drafted(symbols, counts, scales, units, tensor.dtype)
     best, least = None, 0
     for bits in BITS:
         gain = least // WORTH_A_LARGE_TABLE if best else 0
-        if best and ideal >= least - gain:
+        if best and draft.ideal >= least - gain:
             break
-        model, need = rans_model.fit(symbols, groups, edges, bits, mirrored)
-        prologue = len(rans_model.to_bytes(model))
-        need += 8 * prologue
-        if prologue <= MAX_PROLOGUE_BYTES and (best is None or need < least - gain):
-            best, least = model, need
+        model, need = rans_model.fit(draft, bits)
+        prologue = rans_model.to_bytes(model)
+        need += 8 * len(prologue)
+        if len(prologue) <= MAX_PROLOGUE_BYTES and (best is None or need < least - gain):
+            best, least = (model, prologue), need
     if best is None:
         return None, 0
     few = least < FEW_BITS * tensor.elements
     frame = min(LARGE_FRAME if few else FRAME, tensor.elements)
     lanes = LANES if least * frame >= 8 * FEW_BYTES * tensor.elements else FEW_LANES
-    encoder = RansEncoder(best, tensor, frame, lanes)
+    encoder = RansEncoder(*best, tensor, frame, lanes)
     frames = -(-tensor.elements // encoder.frame_elements)
-    named = units * rans_model.class_bits(best.classes)
+    named = units * rans_model.class_bits(best[0].classes)
     return encoder, least + named + 8 * frames * (_HEAD.size + 8 * lanes)
 
 
@@ -195,7 +197,7 @@ class RansDecoder(FrameDecoder):
         self._lanes = integer(params, "lanes", FEW_LANES, LANES)
         if self._lanes not in (FEW_LANES, LANES):
             raise InvalidError(f"{self._lanes} lanes; {FEW_LANES} or {LANES} expected")
-        self._model = rans_model.from_bytes(prologue, self._bits)
+        self._model = rans_model.from_bytes(prologue, self._bits, tensor.dtype)
         self._class_bits = rans_model.class_bits(self._model.classes)
         self._tables = rans_model.decoding(self._model)
         self._places = np.empty(0, dtype=np.uint32)

@@ -8,42 +8,43 @@ low and the high bytes of S gaps and (S + 1) × R frequencies, R = K or K + 1. A
 the one before it, the first less −1. Of the R tables the frequencies of the escape come first, then
 those of each symbol by rising pattern. Flag 1: there is the table of escapes. Flag 2, *mirrored*:
 only symbols below 8000h are listed, and each but 0 stands for both signs, with its frequency for
-each. In the end every table sums to 2**bits. Slots go to the escape first, then to the symbols in
-their order, mirrored ones behind all others.
+each; flag 4, *graded*, besides: for all of its grade (see alphabets). In the end every table sums
+to 2**bits. Slots go to the escape first, then to the symbols in their order, mirrored ones behind
+all others.
 """
 
 from __future__ import annotations
 
 import functools
 import struct
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import zstandard
 
-from paramdelta.codecs import frequencies
-from paramdelta.codecs.frequencies import Counts
+from paramdelta.codecs import alphabets, frequencies
+from paramdelta.codecs.alphabets import SIGN, Alphabet, Symbols
+from paramdelta.codecs.frequencies import FRACTION, Counts
 from paramdelta.codecs.zstd import decompress
 from paramdelta.errors import CorruptError
+from paramdelta.kernels import chooser
 
 MAX_CLASSES = 16
 MAX_SYMBOLS = (1 << 16) - 1  # one rank is for all others
-TABLE_BITS = 8  # what one symbol costs in one table, for the choice of the classes
-SIGN, MAGNITUDE = np.uint16(0x8000), np.uint16(0x7FFF)
-ESCAPES, MIRRORED = 1, 2  # flags
-WORTH_LISTING = 2  # escapes of one symbol; fewer are cheaper plain
+# what is written down costs, roughly: a listed symbol, and its frequency in a table that has it
+SYMBOL_BITS, ENTRY_BITS = 8, 4
+GRADE_BITS = 16  # what a grade costs in one table more, for the choice of the classes
+ESCAPES = 1  # a flag; the others are the alphabet's
 FORBIDDEN = 1 << 62  # bits
 LEVEL = 9  # of zstd, for the prologue alone
-PLAIN_BITS = 16  # of a symbol that no table has
 _HEAD = struct.Struct("<IBBI")
-
-Symbols = npt.NDArray[np.uint16]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
-    """symbols (S,). tables (K + 1 or K, S + 1): frequencies, the escape's first.
+    """symbols (S,): all that have a frequency. tables (K + 1 or K, S + 1): the escape's first.
 
     edges: the highest scale of every class but the last (only the encoder needs them).
     """
@@ -52,7 +53,8 @@ class Model:
     tables: Counts
     classes: int
     bits: int
-    mirrored: bool
+    alphabet: Alphabet
+    dtype: str
     edges: tuple[int, ...] = ()
 
     @property
@@ -65,103 +67,83 @@ def class_bits(classes: int) -> int:
     return 0 if classes == 1 else 1 if classes == 2 else 2 if classes <= 4 else 4
 
 
-def classes_of(
-    counts: Counts, scales: list[int], units: int
-) -> tuple[list[Counts], tuple[int, ...]]:
-    """(S,) counts of every class, and the highest scales of all but the last.
+@dataclass(frozen=True, slots=True, eq=False)
+class Draft:
+    """What is to be told apart, and how: a model but for the frequencies.
 
-    counts: (bins, S), of units by their scales, which rise.
+    listed: (L,); counts: (K, L), of what each stands for. ideal: bits, by the smallest alphabet.
+    """
+
+    listed: Symbols
+    counts: Counts
+    alphabet: Alphabet
+    dtype: str
+    edges: tuple[int, ...] = ()
+    ideal: int = 0
+
+
+def drafted(symbols: Symbols, counts: Counts, scales: list[int], units: int, dtype: str) -> Draft:
+    """The classes and the alphabet for (bins, S) counts, of units by their scales, which rise.
+
+    Classes are told apart by grades, not by symbols, where chance alone would tell many. An
+    alphabet in which a symbol stands for more tells less, and has smaller tables.
     """
 
     def naming(classes: int) -> int:
         return units * class_bits(classes) if classes <= MAX_CLASSES else FORBIDDEN
 
-    ends = frequencies.merged(counts, TABLE_BITS, naming)
+    grades = alphabets.folding(symbols, Alphabet.GRADED, dtype)
+    ends = frequencies.merged(grades.of(counts), GRADE_BITS, naming)
     starts = [0, *(end + 1 for end in ends[:-1])]
-    groups = [counts[a : b + 1].sum(axis=0) for a, b in zip(starts, ends, strict=True)]
-    return groups, tuple(scales[end] for end in ends[:-1])
+    groups, edges = np.add.reduceat(counts, starts, axis=0), tuple(scales[i] for i in ends[:-1])
+    foldings = [alphabets.folding(symbols, Alphabet.APART, dtype)]
+    if SIGN not in symbols:  # else there is −0: not both signs of a value
+        foldings += [alphabets.folding(symbols, Alphabet.MIRRORED, dtype), grades]
+    best, least, ideal = None, FORBIDDEN, FORBIDDEN
+    for folding in foldings:
+        listed, folded = folding.listed, folding.of(groups)
+        members = frequencies.log2(alphabets.sizes(listed, folding.alphabet, dtype))
+        need, entries = frequencies.entropies(folded)
+        need += int((folded.sum(axis=0) * members).sum()) >> FRACTION
+        cost = need + SYMBOL_BITS * listed.size + ENTRY_BITS * entries
+        ideal = min(ideal, need)
+        if best is None or cost < least:
+            best, least = Draft(listed, folded, folding.alphabet, dtype, edges), cost
+    assert best is not None
+    return replace(best, ideal=ideal)
 
 
-def fit(
-    symbols: Symbols, groups: list[Counts], edges: tuple[int, ...], bits: int, mirrored: bool
-) -> tuple[Model, int]:
-    """The model for these counts of classes, and the bits that the elements will need."""
-    if mirrored:
-        symbols, groups = _folded(symbols, groups)
-    weights = np.where(mirrored & (symbols > 0), 2, 1)
-    escape = len(groups) > 1
-    tables = [frequencies.normalise(group, weights, bits, escape) for group in groups]
-    need, missed = 0, np.zeros(symbols.size, dtype=np.int64)
-    for group, table in zip(groups, tables, strict=True):
-        out = np.where(table[1:] == 0, group, 0)
-        need += frequencies.cost(np.append(out.sum(), group), table, bits)
-        missed += out
-    if escape or missed.any():
-        often = np.where(missed >= WORTH_LISTING, missed, 0)
-        rare = frequencies.normalise(often, weights, bits, True)
-        plain = int(missed[rare[1:] == 0].sum())
-        need += frequencies.cost(np.append(plain, missed), rare, bits) + PLAIN_BITS * plain
-        tables.append(rare)
-    matrix = np.stack(tables)
-    listed = matrix[:, 1:].any(axis=0)
-    symbols, matrix = symbols[listed], matrix[:, np.append(True, listed)]
-    if mirrored:
-        symbols, matrix = _unfolded(symbols, matrix)
-    return Model(symbols, matrix, len(groups), bits, mirrored, edges), need
-
-
-def mirror(symbols: Symbols, groups: list[Counts]) -> tuple[int, bool]:
-    """The entropy of these classes in bits, and whether to give both signs one frequency.
-
-    That costs what the signs tell, and saves half of the tables.
-    """
-    apart = sum(map(frequencies.entropy, groups))
-    if SIGN in symbols:  # −0: not both signs of a value
-        return apart, False
-    magnitudes, folded = _folded(symbols, groups)
-    together = sum(map(frequencies.entropy, folded))
-    together += sum(int(group[magnitudes > 0].sum()) for group in folded)
-    listed = sum(np.count_nonzero(group) for group in groups)
-    mirrored = sum(np.count_nonzero(group) for group in folded)
-    cheap = bool(together - apart < TABLE_BITS // 2 * (listed - mirrored))
-    return min(apart, together), cheap
-
-
-def _folded(symbols: Symbols, groups: list[Counts]) -> tuple[Symbols, list[Counts]]:
-    """The magnitudes, and the counts of both signs together."""
-    magnitudes, place = np.unique(symbols & MAGNITUDE, return_inverse=True)
-    both = [np.bincount(place, group, magnitudes.size).astype(np.int64) for group in groups]
-    return magnitudes, both
-
-
-def _unfolded(magnitudes: Symbols, tables: Counts) -> tuple[Symbols, Counts]:
-    """The symbols of both signs, each with the frequencies of its magnitude."""
-    negative = np.flatnonzero(magnitudes)
-    symbols = np.append(magnitudes, magnitudes[negative] | SIGN)
-    return symbols, np.concatenate([tables, tables[:, 1 + negative]], axis=1)
+def fit(draft: Draft, bits: int) -> tuple[Model, int]:
+    """The model for this draft, and the bits that the elements will need."""
+    alphabet, dtype = draft.alphabet, draft.dtype
+    weights = alphabets.sizes(draft.listed, alphabet, dtype)
+    tables, need = frequencies.fitted(draft.counts, weights, bits)
+    used = tables[:, 1:].any(axis=0)
+    listed, tables = draft.listed[used], tables[:, np.append(True, used)]
+    every, tables = alphabets.unfolded(listed, tables, alphabet, dtype)
+    return Model(every, tables, len(draft.counts), bits, alphabet, dtype, draft.edges), need
 
 
 def to_bytes(model: Model) -> bytes:
-    symbols, tables = model.symbols, model.tables
-    if model.mirrored:
-        positive = symbols < SIGN
-        symbols, tables = symbols[positive], tables[:, np.append(True, positive)]
+    symbols, tables = alphabets.listed(model.symbols, model.tables, model.alphabet, model.dtype)
     gaps = np.diff(symbols.astype(np.int64), prepend=-1)
     body = np.concatenate([gaps, tables.T.reshape(-1)]).astype("<u2")
     planes = body.view(np.uint8).reshape(-1, 2)
-    low, high = (_compressor().compress(planes[:, i].tobytes()) for i in (0, 1))
-    flags = ESCAPES * model.escapes + MIRRORED * model.mirrored
+    low, high = (_compressor.compress(planes[:, i].tobytes()) for i in (0, 1))
+    flags = ESCAPES * model.escapes + int(model.alphabet)
     return _HEAD.pack(symbols.size, model.classes, flags, len(low)) + low + high
 
 
-def from_bytes(data: bytes, bits: int) -> Model:
+def from_bytes(data: bytes, bits: int, dtype: str) -> Model:
     """CorruptError unless the bytes are a model whose every table sums to 2**bits."""
     if len(data) < _HEAD.size:
         raise CorruptError("frequency tables without a head")
     size, classes, flags, first = _HEAD.unpack_from(data)
-    if size > MAX_SYMBOLS or not 1 <= classes <= MAX_CLASSES or flags > ESCAPES + MIRRORED:
+    escapes, kind = flags & ESCAPES, flags & ~ESCAPES
+    if size > MAX_SYMBOLS or not 1 <= classes <= MAX_CLASSES or kind not in list(Alphabet):
         raise CorruptError("malformed frequency tables")
-    rows = classes + (flags & ESCAPES)
+    alphabet = Alphabet(kind)
+    rows = classes + escapes
     entries = size + rows * (size + 1)
     split = _HEAD.size + first
     low, high = (
@@ -171,31 +153,35 @@ def from_bytes(data: bytes, bits: int) -> Model:
     body = low | high << 8
     gaps, tables = body[:size], body[size:].reshape(size + 1, rows).T
     values = np.cumsum(gaps) - 1
-    mirrored = bool(flags & MIRRORED)
-    if size and (int(gaps.min()) < 1 or int(values[-1]) > (MAGNITUDE if mirrored else 0xFFFF)):
+    most = 0xFFFF if alphabet == Alphabet.APART else SIGN - 1
+    if size and (int(gaps.min()) < 1 or int(values[-1]) > most):
         raise CorruptError("the symbols of a frequency table do not rise")
     symbols = values.astype(np.uint16)
-    if mirrored:
-        symbols, tables = _unfolded(symbols, tables)
+    if alphabet == Alphabet.GRADED and (alphabets.leaders(symbols, dtype) != symbols).any():
+        raise CorruptError("a frequency table lists a symbol that stands for no grade")
+    symbols, tables = alphabets.unfolded(symbols, tables, alphabet, dtype)
     if (tables.sum(axis=1) != 1 << bits).any():
         raise CorruptError("the frequencies of a table do not add up")
-    if not flags & ESCAPES and tables[:, 0].any():
+    if not escapes and tables[:, 0].any():
         raise CorruptError("escapes without a table")
-    return Model(symbols, tables, classes, bits, mirrored)
+    return Model(symbols, tables, classes, bits, alphabet, dtype)
 
 
 def decoding(model: Model) -> npt.NDArray[np.uint16]:
     """(tables, 4·2**bits), for every slot: frequency, bias, symbol, 1 for the escape."""
-    slots = np.arange(1 << model.bits)
-    found = np.zeros((len(model.tables), slots.size, 4), dtype=np.uint16)
-    symbols = np.append(np.uint16(0), model.symbols)
-    for row, table in zip(found, model.tables, strict=True):
+    size = 1 << model.bits
+    found = np.empty((len(model.tables), 4 * size), dtype=np.uint16)
+    if fast := chooser(size):
+        fast.spread(np.ascontiguousarray(model.tables), model.symbols, found)
+        return found
+    symbols, slots = np.append(np.uint16(0), model.symbols), np.arange(size)
+    for row, table in zip(found.reshape(-1, size, 4), model.tables, strict=True):
         owner = np.repeat(np.arange(table.size), table)
         row[:, 0] = table[owner]
         row[:, 1] = slots - (np.cumsum(table) - table)[owner]
         row[:, 2] = symbols[owner]
         row[:, 3] = owner == 0
-    return found.reshape(len(found), -1)
+    return found
 
 
 def encoding(
@@ -230,8 +216,14 @@ def _shift(frequencies: Counts) -> Counts:
     return found
 
 
-def _compressor() -> zstandard.ZstdCompressor:
-    parameters = zstandard.ZstdCompressionParameters.from_level(
-        LEVEL, write_content_size=1, write_checksum=1
-    )
-    return zstandard.ZstdCompressor(compression_params=parameters)
+class _Compressor(threading.local):
+    """One a thread: it takes longer to make one than to use it."""
+
+    def __init__(self) -> None:
+        parameters = zstandard.ZstdCompressionParameters.from_level(
+            LEVEL, write_content_size=1, write_checksum=1
+        )
+        self.compress = zstandard.ZstdCompressor(compression_params=parameters).compress
+
+
+_compressor = _Compressor()

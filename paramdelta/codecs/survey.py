@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from paramdelta.delta import MAGNITUDE
 from paramdelta.dtypes import Bits
-from paramdelta.kernels import compiled, surveyor
+from paramdelta.kernels import chooser, compiled, surveyor
 
 PATTERNS = 1 << 16
 RUN = 64  # patterns: only runs that occur are looked at in the end
@@ -138,9 +138,7 @@ class Statistics:
         if self._rest.size:
             self._count(self._rest)
         runs = np.flatnonzero(self._used)
-        halves = self._tables[: len(self.bins)].reshape(-1, 2, PATTERNS // RUN, RUN)
-        found = halves[:, :, runs].sum(axis=1).reshape(len(self.bins), -1)
-        halves[:, :, runs] = 0
+        found = self._collect(runs)
         patterns = (runs[:, None] * RUN + np.arange(RUN)).reshape(-1)
         there = found.any(axis=0)
         order = sorted(range(len(self.bins)), key=self.bins.__getitem__)
@@ -150,6 +148,18 @@ class Statistics:
         self._tables = None
         self.bins = [self.bins[i] for i in order]
         return symbols, counts
+
+    def _collect(self, runs: npt.NDArray[np.intp]) -> Counts:
+        """(bins, patterns of these runs) counts; the tables are zero then."""
+        assert self._tables is not None
+        if fast := chooser(runs.size * RUN):
+            found = np.empty((len(self.bins), runs.size * RUN), dtype=np.int64)
+            fast.collect(self._tables, runs, found)
+            return found
+        halves = self._tables[: len(self.bins)].reshape(-1, 2, PATTERNS // RUN, RUN)
+        sums: Counts = halves[:, :, runs].sum(axis=1).reshape(len(self.bins), -1)
+        halves[:, :, runs] = 0
+        return sums
 
     @property
     def histogram(self) -> Counts:

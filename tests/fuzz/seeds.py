@@ -15,9 +15,11 @@ from pathlib import Path
 import numpy as np
 from fuzz_targets import CODEC_NAMES, DTYPES, WRAP, Frame
 from support.checkpoints import bits_of, changed, llama_config, safetensors_bytes, tensor
+from support.codecs import encoder_of, model_of
 from support.registries import TOKENIZER, open_registry, pair
 
 from paramdelta.codecs import palette, planes, rans, raw
+from paramdelta.codecs.alphabets import Alphabet
 from paramdelta.codecs.base import TensorSpec
 from paramdelta.codecs.planes import split
 from paramdelta.codecs.survey import Statistics
@@ -99,18 +101,18 @@ def frames() -> Seeds:
     payload = raw.RawEncoder(TensorSpec("I64", ids.size, ROW)).frame(ids)
     yield "raw-i64", _frame("raw", _plain([payload]), dtype="I64")
     yield "zero", _frame("zero", ())
-    for lanes in (rans.FEW_LANES, rans.LANES):
-        yield f"rans-{lanes}", _range_coded(elements, lanes)
+    for lanes, alphabet in ((16, Alphabet.APART), (32, Alphabet.MIRRORED), (32, Alphabet.GRADED)):
+        name = "graded" if alphabet == Alphabet.GRADED else lanes
+        yield f"rans-{name}", _range_coded(elements, lanes, alphabet)
 
 
-def _range_coded(elements: np.ndarray, lanes: int) -> bytes:
+def _range_coded(elements: np.ndarray, lanes: int, alphabet: Alphabet) -> bytes:
     stats = Statistics("BF16", ROW)
     stats.update(elements)
     symbols, counts = stats.finish()
     spec = TensorSpec("BF16", elements.size, ROW)
-    fitted, _ = rans.fitted(symbols, counts, stats.bins, spec)
-    assert fitted is not None
-    encoder = rans.RansEncoder(fitted._model, spec, 1 << 18, lanes)
+    model = model_of(symbols, counts.sum(axis=0, keepdims=True), (), 12, alphabet)
+    encoder = encoder_of(model, spec, 1 << 18, lanes)
     payload, prologue = encoder.frame(elements), encoder.prologue()
     first = int.from_bytes(prologue[6:10], "little")
     low, high = _plain([prologue[10 : 10 + first], prologue[10 + first :]])

@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.checkpoints import bit_arrays, bits_of, carrier_of
+from support.codecs import encoder_of, model_of
 
 from paramdelta import codecs, delta, kernels, kernels_rans, processor
 from paramdelta.codecs import CODECS, palette, planes, rans, rans_model, rans_numpy, raw, zero
+from paramdelta.codecs.alphabets import SIGN, Alphabet
 from paramdelta.codecs.base import TensorSpec
 from paramdelta.codecs.survey import Statistics
 from paramdelta.codecs.zstd import Compressor, decompress
@@ -26,22 +28,22 @@ def histogram(elements: np.ndarray) -> np.ndarray:
 
 
 def range_coders(elements: np.ndarray, dtype: str, row: int) -> list[codecs.Encoder]:
-    """With small and large tables, of both signs apart or together, in one class or several."""
+    """With small and large tables, in every alphabet, in one class or several."""
     stats = Statistics(dtype, row)
     stats.update(elements)
     symbols, counts = stats.finish()
     spec = TensorSpec(dtype, elements.size, row)
     if symbols.size > rans_model.MAX_SYMBOLS:
         return []
-    apart = list(counts)[: rans_model.MAX_CLASSES - 1]
-    apart.append(counts[len(apart) :].sum(axis=0))
+    ends = min(len(counts), rans_model.MAX_CLASSES)
+    apart = np.add.reduceat(counts, range(ends), axis=0), tuple(stats.bins[: ends - 1])
+    together = counts.sum(axis=0, keepdims=True), ()
+    known = list(Alphabet) if SIGN not in symbols else [Alphabet.APART]
     found: list[codecs.Encoder] = []
-    for bits in rans.BITS:
-        for groups, edges in (([counts.sum(axis=0)], ()), (apart, tuple(stats.bins[:-1])[:15])):
-            for mirrored in (False, True) if rans_model.SIGN not in symbols else (False,):
-                model, _ = rans_model.fit(symbols, groups, edges, bits, mirrored)
-                lanes = rans.FEW_LANES if mirrored else rans.LANES
-                found.append(rans.RansEncoder(model, spec, 1 << 18, lanes))
+    for bits, (groups, edges), alphabet in itertools.product(rans.BITS, (together, apart), known):
+        lanes = rans.LANES if alphabet == Alphabet.APART else rans.FEW_LANES
+        model = model_of(symbols, groups, edges, bits, alphabet, dtype)
+        found.append(encoder_of(model, spec, 1 << 18, lanes))
     return found
 
 
@@ -335,20 +337,21 @@ def test_words_that_lie_with_a_right_checksum_are_found_at_the_end() -> None:
 def test_frequency_tables_that_lie_are_refused() -> None:
     elements = difference(1 << 14)
     for encoder in range_coders(elements, "BF16", 256):
-        model = rans_model.from_bytes(encoder.prologue(), encoder.params["bits"])
+        model = rans_model.from_bytes(encoder.prologue(), encoder.params["bits"], "BF16")
         tables = model.tables.copy()
         tables[0, np.argmax(tables[0])] += 1
-        falling = model.symbols[::-1] if not model.mirrored else model.symbols
+        falling = model.symbols[::-1]
         lies = [
             rans_model.to_bytes(replace(model, tables=tables)),
             encoder.prologue() + b"\0",
             encoder.prologue()[:9],
             encoder.prologue()[:4] + b"\0" + encoder.prologue()[5:],  # no class
             encoder.prologue()[:4] + b"\x11" + encoder.prologue()[5:],  # too many
-            encoder.prologue()[:5] + b"\x04" + encoder.prologue()[6:],  # an unknown flag
+            encoder.prologue()[:5] + b"\x08" + encoder.prologue()[6:],  # an unknown flag
+            encoder.prologue()[:5] + b"\x05" + encoder.prologue()[6:],  # graded, not mirrored
             b"\xff\xff\xff\xff" + encoder.prologue()[4:],  # four billion symbols
         ]
-        if not model.mirrored:
+        if model.alphabet == Alphabet.APART:
             lies.append(rans_model.to_bytes(replace(model, symbols=falling)))
         for lie in lies:
             params = {**encoder.params, "prologue_bytes": len(lie)}

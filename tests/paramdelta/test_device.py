@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 from support.checkpoints import SPECIAL_BITS
+from support.codecs import encoder_of, model_of
 from support.devices import DEVICE
 
 from paramdelta import delta
-from paramdelta.codecs import rans_model, rans_numpy
+from paramdelta.codecs import rans_numpy
+from paramdelta.codecs.alphabets import Alphabet
 from paramdelta.codecs.base import TensorSpec
-from paramdelta.codecs.rans import RansDecoder, RansEncoder
+from paramdelta.codecs.rans import RansDecoder
 from paramdelta.codecs.survey import Statistics
 from paramdelta.delta import Term
 from paramdelta.device.decoder import DeviceRans
@@ -51,15 +53,14 @@ def encoded(
     counted.update(bits)
     symbols, counts = counted.finish()
     half = max(1, len(counts) // 2)
-    groups = [part.sum(axis=0) for part in (counts[:half], counts[half:]) if part.size]
+    groups = np.stack([p.sum(axis=0) for p in (counts[:half], counts[half:]) if p.size])
     edges = (counted.bins[half - 1],) if len(groups) > 1 else ()
     if escaping:
-        groups = [16 * group for group in groups]
-        for group in groups:
-            group[:: symbols.size // escaping] = 1
-            group[:: 4 * (symbols.size // escaping)] = 0
-    model, _ = rans_model.fit(symbols, groups, edges, 12, False)
-    encoder = RansEncoder(model, spec, frame, lanes)
+        groups *= 16
+        groups[:, :: symbols.size // escaping] = 1
+        groups[:, :: 4 * (symbols.size // escaping)] = 0
+    model = model_of(symbols, groups, edges, 12, Alphabet.APART)
+    encoder = encoder_of(model, spec, frame, lanes)
     step = encoder.frame_elements
     payloads = [encoder.frame(bits[at : at + step]) for at in range(0, bits.size, step)]
     return RansDecoder(encoder.params, encoder.prologue(), spec), payloads
