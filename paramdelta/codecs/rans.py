@@ -52,7 +52,8 @@ NAME = "rans"
 FRAME, LARGE_FRAME = 1 << 18, 1 << 20  # elements; large where they need few bits
 FEW_BITS = 2
 BITS = (12, 14)  # of a table: 32 kB stays in the nearest cache
-WORTH_A_LARGE_TABLE = 400  # a gain of one in so many: it takes time to make and place in caches
+# a gain of one in so many is worth slower decoding; few bits and their few tables feel it less
+WORTH_A_LARGE_TABLE, WORTH_IF_FEW_BITS = 200, 400
 LANES, FEW_LANES = 32, 16  # of 8 bytes: few in frames of few bytes
 FEW_BYTES = 1 << 16
 LOW = 1 << 31
@@ -149,7 +150,8 @@ def fitted(
     draft = rans_model.drafted(symbols, counts, scales, units, tensor.dtype)
     best, least = None, 0
     for bits in BITS:
-        gain = least // WORTH_A_LARGE_TABLE if best else 0
+        few = least < FEW_BITS * tensor.elements
+        gain = least // (WORTH_IF_FEW_BITS if few else WORTH_A_LARGE_TABLE)
         if best and draft.ideal >= least - gain:
             break
         model, need = rans_model.fit(draft, bits)
