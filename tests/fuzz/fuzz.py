@@ -18,7 +18,9 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1])]
 # compiled by numba from their own bytecode, which must stay as it is
-COMPILED = [f"paramdelta.kernels_{name}" for name in ("frames", "numba", "rans", "rans_avx512")]
+COMPILED = [
+    f"paramdelta.kernels_{name}" for name in ("frames", "numba", "rans", "rans_avx512", "tables")
+]
 MEMORY_MB = 1500  # more is a finding
 SLOW_SECONDS = 10  # of one input; more is a finding
 LONGEST_INPUT = 1 << 14  # bytes

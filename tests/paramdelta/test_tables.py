@@ -132,6 +132,22 @@ def test_counts_are_collected_once(loops: str) -> None:
         assert len(counts) == len(stats.bins)
 
 
+@pytest.mark.parametrize("alphabet", Alphabet)
+@pytest.mark.parametrize("bits", [12, 14])
+def test_the_compiled_tables_of_a_decoder_are_the_same(
+    alphabet: Alphabet, bits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(1)
+    symbols = np.sort(random.choice(EVERY[: 1 << 15], 900, replace=False))
+    model = model_of(symbols, random.integers(0, 9, (3, 900)) ** 3, (1, 2), bits, alphabet)
+    found = []
+    for chosen in (kernels._TABLES, None):
+        monkeypatch.setattr(rans_model, "chooser", lambda elements, chosen=chosen: chosen)
+        found.append(rans_model.decoding(model))
+    assert np.array_equal(*found)
+    assert np.count_nonzero(found[0][:, 3::4]) == model.tables[:, 0].sum()
+
+
 def rarely_changed() -> np.ndarray:
     """A million elements of the difference that training in bfloat16 makes: most steps are smaller
     than half a last place and get lost."""
