@@ -50,7 +50,7 @@ def entropy(counts: npt.NDArray[np.integer]) -> int:
 def entropies(groups: Counts) -> tuple[int, int]:
     """Bits to code each row of (K, S) counts by itself, and how many entries their tables list."""
     if fast := chooser(int(groups.sum())):
-        need, listed = fast.entropies(groups, _LOG2)
+        need, listed = fast.entropies(np.ascontiguousarray(groups), _LOG2)
         return need, listed
     totals = groups.sum(axis=1, keepdims=True)
     listed = int(np.count_nonzero((groups > 0) & (groups * WORTH_LISTING >= totals)))
@@ -81,8 +81,8 @@ def fitted(groups: Counts, weights: Counts, bits: int) -> tuple[Counts, int]:
     """
     tables = np.empty((len(groups) + 1, weights.size + 1), dtype=np.int64)
     if fast := chooser(int(groups.sum())):
-        scratch = np.empty((2, weights.size), dtype=np.int64)
-        rows, need = fast.fitted(groups, weights, bits, _LOG2, scratch, tables)
+        scratch, dense = np.empty((2, weights.size), dtype=np.int64), np.ascontiguousarray(groups)
+        rows, need = fast.fitted(dense, weights, bits, _LOG2, scratch, tables)
         return tables[:rows], need
     escape = len(groups) > 1
     need, missed = 0, np.zeros(weights.size, dtype=np.int64)
