@@ -1,9 +1,10 @@
 """What fake-gcs-server lacks of Google's XML API, put in front of it.
 
 obstore speaks the XML API. fake-gcs-server 1.54 answers its reads, ranges, lists and deletes, and
-knows the conditions of writes, but takes writes by the JSON API alone. So here a PUT becomes a JSON
-upload with the condition that it carries, parts wait for their completion and then go up as one,
-and a list is cut into pages. Everything else passes through; the server decides who creates.
+knows the conditions of writes, but takes writes by the JSON API alone, and minds a condition only
+with `uploadType=multipart`. So here a PUT becomes such an upload with the condition it carries,
+parts wait for their completion and then go up as one, and a list is cut into pages. Everything else
+passes through; the server decides who creates.
 """
 
 from __future__ import annotations
@@ -207,7 +208,7 @@ def front_of(upstream: str) -> Iterator[Front]:
     front = Front(upstream=upstream)
     server = _Server(("127.0.0.1", 0), _handler(front))
     front.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield front
