@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS := 1
 export PYTHONHASHSEED := 0
 
-.PHONY: demo test test-eval fuzz soak lint format cover bench bench-apply bench-codec bench-publish family pictures reproduction clean
+.PHONY: demo test test-eval fuzz soak azurite lint format cover bench bench-apply bench-codec bench-publish family pictures reproduction clean
 
 # torch comes first and alone: asked for later, a range could pull a CUDA build of gigabytes
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -20,7 +20,16 @@ demo: $(VENV)/.installed  ## publish, query, apply, restore and verify on the tr
 test: $(VENV)/.installed  ## all tests but the long soaks
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
-soak: $(VENV)/.installed  ## the long ones
+# the server for az://: 190 MB of JavaScript, so not in dev; 3.35.0 is the last that Node 20 runs
+AZURITE := 3.35.0
+.azurite/$(AZURITE).installed:
+	npm install --prefix .azurite --no-save --no-package-lock --no-audit --no-fund --ignore-scripts \
+	  --loglevel=error azurite@$(AZURITE)
+	touch $@
+
+azurite: .azurite/$(AZURITE).installed  ## Azurite into .azurite, for the slow tests of az://
+
+soak: $(VENV)/.installed .azurite/$(AZURITE).installed  ## the long ones (needs Node 20 or later)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[soak]'
 	$(BIN)/python -m pytest -n 2 -m slow
 
@@ -82,4 +91,4 @@ reproduction: $(VENV)/.installed  ## the paper on small models, three seeds: wri
 	$(BIN)/python -m examples.reproduction
 
 clean:
-	rm -rf $(VENV) .fuzz-cache tests/fuzz/found .venv-peers demo-out bench-out reproduction-out build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .azurite .fuzz-cache tests/fuzz/found .venv-peers demo-out bench-out reproduction-out build *.egg-info .mypy_cache .pytest_cache .ruff_cache

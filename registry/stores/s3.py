@@ -36,7 +36,9 @@ from registry.stores.remote import (
     pause,
 )
 
-PART_BYTES = 8 * MIB  # of an upload in parts, and of one request of a download
+# of an upload in parts, and of one request of a download. Azure knows parts by their number: two
+# writers of one key whose parts differ in size would mix them
+PART_BYTES = 8 * MIB
 SINGLE_BYTES = 16 * MIB  # objects up to here go up in one conditional request, from memory
 UPLOADS = 2  # parts of one object at once
 UPLOAD_TRIES = 3  # of a whole object; each of its requests is tried ATTEMPTS times
@@ -59,6 +61,10 @@ ONCE = RETRY | {"max_retries": 0}
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>([A-Za-z]{1,60})</Code>")
 _PASSING = {408, 409, 425, 429, 500, 502, 503, 504}
+_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "ResourceNotFound")  # the last: no account
+# Azure keeps the waiting parts of a name in one place for all writers: whoever completes first
+# takes them from the others, who find the object there or send theirs again
+_TAKEN_PARTS = "InvalidBlockList"
 
 
 class ObjectStore:
@@ -245,7 +251,7 @@ class ObjectStore:
                 raise CorruptError(changed, where=where) from None
             raise _TakenError("an object of this name is there", where=where) from error
         except (exceptions.NotFoundError, FileNotFoundError) as error:
-            if "NoSuchBucket" in str(error) or "ContainerNotFound" in str(error):
+            if any(code in str(error) for code in _NO_BUCKET):
                 raise _no_bucket(self.url) from None
             raise NotFoundError("no such object", where=where) from None
         except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
@@ -255,12 +261,19 @@ class ObjectStore:
 
     def _failure(self, error: Exception, where: str) -> UnreachableError:
         text = str(error)
-        if "NoSuchBucket" in text or "ContainerNotFound" in text:
+        if any(code in text for code in _NO_BUCKET):
             return _no_bucket(self.url)
         status = int(found[1]) if (found := _STATUS.search(text)) else 0
         if status in (401, 403):  # of whoever was asked for credentials
             return _refused(error, where)
-        kind = UnreachableError if status and status not in _PASSING else TransientError
+        passing = not status or status in _PASSING or _TAKEN_PARTS in text
+        kind = TransientError if passing else UnreachableError
+        if "token request" in text:  # to a metadata server or an issuer, not to the store
+            return kind(
+                f"no credentials for the store: {_reason(error)}",
+                where=where,
+                remedy="set them in the environment; docs/stores.md says how",
+            )
         return kind(
             f"the store does not answer: {_reason(error)}",
             where=where,
@@ -277,7 +290,9 @@ def _stat(key: str, meta: Any) -> Stat:
 
 
 def _no_bucket(url: str) -> UnreachableError:
-    return UnreachableError("no such bucket", where=url, remedy="create it, or check the address")
+    return UnreachableError(
+        "no such bucket or container", where=url, remedy="create it, or check the address"
+    )
 
 
 def _refused(error: Exception, where: str) -> UnreachableError:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from paramdelta.errors import UsageError
+from registry.stores.cloud_endpoint import check_option, plain_http, settings_for
 from registry.stores.remote import masked
 from registry.stores.s3 import ObjectStore
 
@@ -16,9 +16,11 @@ CLIENT = {"connect_timeout": "5s", "read_timeout": "60s", "timeout": "300s"}
 # what an address may set; credentials never stand in one
 OPTIONS = {
     "s3": ("endpoint", "region", "profile", "virtual_hosted_style_request", "skip_signature"),
-    "gs": ("skip_signature",),
+    "gs": ("endpoint", "skip_signature"),
     "az": ("account_name", "endpoint", "skip_signature"),
 }
+_NAMES = {("gs", "endpoint"): "base_url"}  # where obstore's name is another
+_NO_ACCOUNT = "write az://container/prefix?account_name=…, or set AZURE_STORAGE_ACCOUNT_NAME"
 _PREFIX = re.compile(r"[A-Za-z0-9_.@=-]+(/[A-Za-z0-9_.@=-]+)*")
 
 
@@ -26,7 +28,8 @@ def open_objects(address: str) -> ObjectStore:
     """``s3://bucket/prefix?endpoint=…&region=…&profile=…``, ``gs://…``, ``az://…``. No request yet.
 
     Credentials come from the environment, as AWS, Google and Azure users know it, or for S3 from a
-    profile. UsageError on anything else in the address.
+    profile; tokens do not go to just any endpoint (cloud_endpoint). UsageError on anything else in
+    the address.
     """
     try:
         from obstore import store as stores
@@ -35,26 +38,30 @@ def open_objects(address: str) -> ObjectStore:
             "object stores need obstore", remedy="pip install 'paramdelta[s3]'"
         ) from error
     scheme, bucket, prefix, options = _parse(address)
-    provider = None
+    more = settings_for(scheme, options.get("endpoint", ""))  # before a profile's own comes in
     if scheme == "s3":
         from registry.stores.aws_profile import read_profile
 
         config, provider = read_profile(options.pop("profile", None))
         options = config | options
-    client: dict[str, Any] = CLIENT | {"allow_http": _plain_http(options)}
+        more = {"credential_provider": provider} if provider else {}
+    client: dict[str, Any] = CLIENT | {
+        "allow_http": plain_http(scheme, options.get("endpoint", ""))
+    }
     kind: Any = {"s3": stores.S3Store, "gs": stores.GCSStore, "az": stores.AzureStore}[scheme]
-    more = {"credential_provider": provider} if provider else {}
+    settings = {_NAMES.get((scheme, key), key): value for key, value in options.items()} | more
 
     def make(retry: dict[str, Any]) -> Any:
         try:
             return kind(
                 bucket, prefix=prefix or None, client_options=client, retry_config=retry,
-                **options, **more,
+                **settings,
             )  # fmt: skip
         except Exception as error:
             # the library's messages may quote settings of the environment
             reason = masked(str(error).partition("\n\n")[0], *options.values())
-            raise UsageError(f"this store cannot be used: {reason}") from None
+            remedy = _NO_ACCOUNT if "Account must be specified" in reason else ""
+            raise UsageError(f"this store cannot be used: {reason}", remedy=remedy) from None
 
     shown = {key: value for key, value in options.items() if key in OPTIONS[scheme]}
     query = "&".join(f"{key}={value}" for key, value in shown.items())
@@ -81,13 +88,5 @@ def _parse(address: str) -> tuple[str, str, str, dict[str, str]]:
             f"unknown options in a store's address: {', '.join(unknown)[:100]}",
             remedy=f"known: {', '.join(OPTIONS[parts.scheme])}; credentials stay out of it",
         )
-    if "@" in options.get("endpoint", ""):
-        raise UsageError("credentials in an endpoint", remedy="put them into the environment")
+    options = {name: check_option(name, value) for name, value in options.items()}
     return parts.scheme, parts.netloc, prefix, options
-
-
-def _plain_http(options: dict[str, str]) -> bool:
-    """Only where an endpoint says http:// in so many words."""
-    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT")
-    said = [options.get("endpoint", ""), *(os.environ.get(name, "") for name in names)]
-    return any(text.startswith("http://") for text in said)

@@ -193,22 +193,26 @@ def test_times_are_those_of_now(store: Store) -> None:
     assert found is not None and abs(found.modified - time.time()) < 120
 
 
-def test_of_sixteen_committers_of_one_key_each_succeeds_or_is_told(store: Store) -> None:
-    """The same bytes, as blobs have."""
+@pytest.mark.parametrize("writers, size", [(16, 10), (4, (17 << 20) + 3)])
+def test_of_committers_of_one_key_each_succeeds_or_is_told(
+    store: Store, writers: int, size: int
+) -> None:
+    """The same bytes, as blobs have; the larger ones go up in parts where a store has parts."""
+    data = random.Random(size).randbytes(size)
     results: list[bool] = []
-    start = threading.Barrier(16)
+    start = threading.Barrier(writers)
 
     def commit() -> None:
         start.wait()
-        results.append(put(store, "blobs/same", b"same bytes"))
+        results.append(put(store, "blobs/same", data))
 
-    threads = [threading.Thread(target=commit) for _ in range(16)]
+    threads = [threading.Thread(target=commit) for _ in range(writers)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(results) == 16 and any(results)
-    assert store.read("blobs/same", 100) == b"same bytes"
+    assert len(results) == writers and any(results)
+    assert store.read("blobs/same", size) == data
 
 
 def test_stores_are_opened_by_address(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from support.checkpoints import changed, llama_like, write_checkpoint
 from support.fault_proxy import Proxy, proxy_to
 from support.local_hub_store import StoreHub
 from support.registries import family, files_of
-from support.s3_server import S3Server
+from support.servers import ObjectServer
 
 from paramdelta.errors import CorruptError, ParamDeltaError, UnreachableError
 from registry.artifacts import Artifacts
@@ -28,10 +28,10 @@ pytestmark = pytest.mark.usefixtures("remotes")
 DATA = random.Random(1).randbytes(3_000_000)  # several pieces of a download
 
 
-S3 = {"s3": "moto", "seaweedfs": "seaweedfs"}
+OBJECTS = {"s3": "moto", "seaweedfs": "seaweedfs", "gs": "fake_gcs", "az": "azurite"}
 
 
-@pytest.fixture(params=["s3", "hub"])
+@pytest.fixture(params=["s3", "hub", "gs", pytest.param("az", marks=pytest.mark.slow)])
 def kind(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
@@ -39,8 +39,8 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def proxy(request: pytest.FixtureRequest, kind: str) -> Iterator[Proxy]:
-    if kind in S3:
-        server: S3Server = request.getfixturevalue(S3[kind])
+    if kind in OBJECTS:
+        server: ObjectServer = request.getfixturevalue(OBJECTS[kind])
         upstream = server.endpoint
     else:
         hub: StoreHub = request.getfixturevalue("hub")
@@ -53,8 +53,8 @@ def proxy(request: pytest.FixtureRequest, kind: str) -> Iterator[Proxy]:
 def address(request: pytest.FixtureRequest, kind: str, proxy: Proxy,
             monkeypatch: pytest.MonkeyPatch) -> str:  # fmt: skip
     """Of an empty store behind the proxy."""
-    if kind in S3:
-        server: S3Server = request.getfixturevalue(S3[kind])
+    if kind in OBJECTS:
+        server: ObjectServer = request.getfixturevalue(OBJECTS[kind])
         return server.address(proxy.url)
 
     def opened(address: str) -> Store:
@@ -71,7 +71,7 @@ def store(address: str) -> Store:
 
 def write_requests(kind: str) -> tuple[str, str]:
     """(path, method) that make an object visible."""
-    return ("/releases/", "PUT") if kind == "s3" else ("/commit/", "POST")
+    return ("releases", "PUT") if kind in OBJECTS else ("/commit/", "POST")
 
 
 @pytest.mark.parametrize("fault", ["drop", "error", "swallow", "truncate", "delay"])
@@ -184,7 +184,7 @@ def test_a_blob_that_arrives_damaged_once_is_asked_for_again(
     with registry_in(tmp_path / "a") as ann:
         ann.publish("chat", str(base), str(post))
         ann.push(["chat"], address)
-    proxy.once("corrupt", "/blobs/" if kind == "s3" else "/resolve/main/blobs/", "GET")
+    proxy.once("corrupt", "blobs" if kind in OBJECTS else "/resolve/main/blobs/", "GET")
     with registry_in(tmp_path / "b") as bob:
         bob.pull(["chat"], address)
         assert proxy.faults == ["corrupt"]
@@ -225,7 +225,7 @@ def test_with_three_of_ten_requests_failing_push_and_pull_converge(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["seaweedfs"], indirect=True)
+@pytest.mark.parametrize("kind", ["seaweedfs", "gs", "az"], indirect=True)
 def test_a_registry_that_was_wiped_comes_back_from_a_real_server_with_such_a_network(
     address: str, proxy: Proxy, tmp_path: Path
 ) -> None:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import secrets
-import socket
 import subprocess
 import tempfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+
+from support.servers import free_ports, wait_for
 
 KEY, SECRET = "tests-key", "tests-secret-value"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
@@ -69,7 +67,7 @@ def seaweedfs() -> Iterator[S3Server]:
                     "credentials": [{"accessKey": KEY, "secretKey": SECRET}]}  # fmt: skip
         config = Path(folder) / "s3.json"
         config.write_text(json.dumps({"identities": [identity]}))
-        ports = _free_ports(9)
+        ports = free_ports(9)
         names = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port",
                  "filer.port.grpc", "s3.port", "s3.port.grpc")  # fmt: skip
         chosen = [f"-{name}={port}" for name, port in zip(names, ports, strict=False)]
@@ -84,32 +82,8 @@ def seaweedfs() -> Iterator[S3Server]:
             process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
         endpoint = f"http://127.0.0.1:{ports[6]}"
         try:
-            _wait(f"{endpoint}/status", process, log)
+            wait_for(f"{endpoint}/status", process, log)
             yield S3Server(endpoint)
         finally:
             process.kill()  # its data goes with the folder
             process.wait()
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(600):
-        if process.poll() is not None:
-            break
-        try:
-            with urllib.request.urlopen(url, timeout=2) as reply:
-                if reply.status == 200:
-                    return
-        except (urllib.error.URLError, OSError):
-            pass
-        time.sleep(0.1)
-    raise RuntimeError(f"SeaweedFS did not start: {log.read_text(errors='replace')[-2000:]}")

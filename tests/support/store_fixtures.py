@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from support import local_hub_store, postgres, s3_server
+from support import azure_server, gcs_server, local_hub_store, postgres, s3_server
+from support.azure_server import AzureServer
+from support.gcs_server import GcsServer
 from support.local_hub_store import StoreHub
 from support.s3_server import S3Server
 from support.stores import isolated, quick_retries
@@ -24,6 +26,18 @@ def moto() -> Iterator[S3Server]:
 @pytest.fixture(scope="session")
 def seaweedfs() -> Iterator[S3Server]:
     with s3_server.seaweedfs() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def fake_gcs() -> Iterator[GcsServer]:
+    with gcs_server.fake_gcs() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def azurite() -> Iterator[AzureServer]:
+    with azure_server.azurite() as server:
         yield server
 
 

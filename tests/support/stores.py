@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable
 from datetime import timedelta
@@ -13,8 +14,9 @@ from registry.stores import SCHEMES, Store, open_store, remote, s3
 from registry.stores.hub import HubStore
 from registry.stores.local import LocalStore
 from registry.stores.memory import MemoryStore
+from support import azure_server, s3_server
 from support.local_hub_store import StoreHub
-from support.s3_server import CREDENTIALS, S3Server
+from support.servers import ObjectServer
 
 
 def quick_retries(patch: pytest.MonkeyPatch) -> None:
@@ -30,7 +32,10 @@ def quick_retries(patch: pytest.MonkeyPatch) -> None:
 
 def isolated(patch: pytest.MonkeyPatch, folder: Path) -> None:
     """Nobody's own profile, token or proxy is used; LFS instead of Xet."""
-    for name, value in CREDENTIALS.items():
+    for name in list(os.environ):
+        if name.startswith(("GOOGLE_", "AZURE_")):
+            patch.delenv(name)
+    for name, value in (s3_server.CREDENTIALS | azure_server.CREDENTIALS).items():
         patch.setenv(name, value)
     patch.setenv("AWS_CONFIG_FILE", str(folder / "no-config"))
     patch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(folder / "no-credentials"))
@@ -50,14 +55,12 @@ def hub_store(
 Make = Callable[[pytest.FixtureRequest, Path], Store]
 
 
-def _s3(request: pytest.FixtureRequest, folder: Path) -> Store:
-    server: S3Server = request.getfixturevalue("moto")
-    return open_store(server.address())
+def _objects(server: str) -> Make:
+    def make(request: pytest.FixtureRequest, folder: Path) -> Store:
+        found: ObjectServer = request.getfixturevalue(server)
+        return open_store(found.address())
 
-
-def _seaweedfs(request: pytest.FixtureRequest, folder: Path) -> Store:
-    server: S3Server = request.getfixturevalue("seaweedfs")
-    return open_store(server.address())
+    return make
 
 
 def _hub(request: pytest.FixtureRequest, folder: Path) -> Store:
@@ -67,12 +70,14 @@ def _hub(request: pytest.FixtureRequest, folder: Path) -> Store:
 FACTORIES: dict[str, Make] = {
     "local": lambda request, folder: LocalStore(folder / "store"),
     "memory": lambda request, folder: MemoryStore(),
-    "s3": _s3,
+    "s3": _objects("moto"),
     "hub": _hub,
-    "seaweedfs": _seaweedfs,
+    "gs": _objects("fake_gcs"),
+    "seaweedfs": _objects("seaweedfs"),
+    "az": _objects("azurite"),
 }
-QUICK = ["local", "memory", "s3", "hub"]
-ALL = [*QUICK, pytest.param("seaweedfs", marks=pytest.mark.slow)]
+QUICK = ["local", "memory", "s3", "hub", "gs"]
+ALL = [*QUICK, *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("seaweedfs", "az"))]
 
 
 def hub_address(hub: StoreHub, patch: pytest.MonkeyPatch) -> str:
