@@ -77,7 +77,7 @@ class TensorSketch:
             self._add(self._rest.reshape(1, WIDTH))
         whole = bits.size - bits.size % WIDTH
         self._add_whole(bits[:whole], dtype)
-        self._rest = to_float32(bits[whole:], dtype)
+        self._rest = to_float32(bits[whole:], dtype) if whole < bits.size else self._rest[:0]
 
     def finish(self) -> npt.NDArray[np.float64]:
         """The buckets (WIDTH,), float64; a last short block counts as padded with zeros."""
