@@ -94,6 +94,8 @@ class TensorSketch:
         Call ``finish`` first. Elements of different parts share no bucket, so P parts of one size
         estimate like one sketch of P·WIDTH buckets.
         """
+        if not self._ends:
+            return self.total[np.newaxis]  # the same numbers, not kept twice for every tensor
         ends = [np.zeros(WIDTH), *self._ends]
         if not self._part_blocks or self._block % self._part_blocks:
             ends.append(self.total)
