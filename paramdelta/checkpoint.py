@@ -41,6 +41,9 @@ from paramdelta.weight_files import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from paramdelta.dtypes import Bits
 
 __all__ = ["FOREIGN", "INDEX", "PICKLES", "SUFFIX", "Checkpoint", "Shard", "TensorReader"]
@@ -167,36 +170,45 @@ class TensorReader:
             raise ValueError(f"{out.dtype} does not carry {info.dtype}")
         if start < 0 or (start + out.size) * out.itemsize > info.nbytes:
             raise ValueError(f"elements {start}+{out.size} are outside of {info.name}")
-        if info.file not in self._shards:
-            raise ValueError(f"{info.file} is not open here")
+        self._read(info.file, info.begin + start * out.itemsize, out, info.name)
+
+    def read_file_into(self, file: str, offset: int, out: npt.NDArray[np.uint8]) -> None:
+        """Fills *out* with the bytes of a weight file from *offset* on, header and all.
+
+        Errors as of ``read_into``.
+        """
+        self._read(file, offset, out, "")
+
+    def _read(self, file: str, offset: int, out: npt.NDArray[Any], subject: str) -> None:
+        if file not in self._shards:
+            raise ValueError(f"{file} is not open here")
         if not out.size:
             return
         view = memoryview(out.data).cast("B")
-        offset = info.begin + start * out.itemsize
-        if (fd := self._fds.get(info.file)) is not None:
-            self._fill(fd, info, view, offset)
+        if (fd := self._fds.get(file)) is not None:
+            self._fill(fd, file, view, offset, subject)
             return
-        fd = _reopen(self._root, self._shards[info.file])
+        fd = _reopen(self._root, self._shards[file])
         try:
-            self._fill(fd, info, view, offset)
+            self._fill(fd, file, view, offset, subject)
         finally:
             os.close(fd)
 
-    def _fill(self, fd: int, info: TensorInfo, view: memoryview, offset: int) -> None:
+    def _fill(self, fd: int, file: str, view: memoryview, offset: int, subject: str) -> None:
         while view:
             try:
                 n = os.preadv(fd, [view], offset)
             except OSError as error:
                 raise StorageError(
                     f"cannot be read: {error.strerror}",
-                    where=self._root / info.file,
-                    subject=info.name,
+                    where=self._root / file,
+                    subject=subject,
                 ) from error
             if n == 0:
                 raise CorruptError(
                     f"the file ends at {offset}; it changed while it was read",
-                    where=self._root / info.file,
-                    subject=info.name,
+                    where=self._root / file,
+                    subject=subject,
                     remedy="download or copy the file again",
                 )
             view, offset = view[n:], offset + n

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from paramdelta import processor
 
@@ -40,7 +41,7 @@ _lock = threading.Lock()
 _engines: list[Any] = []  # own the code of what was loaded
 
 _NUMBERS = {"int": ctypes.c_int64, "address": ctypes.c_uint64, "float": ctypes.c_double}
-_POINTER, _SIZE = ctypes.c_void_p, ctypes.c_int64
+_POINTER, _SIZE, _BYTE = ctypes.c_void_p, ctypes.c_int64, ctypes.c_char
 
 
 class Kernels:
@@ -101,8 +102,10 @@ class Kernel:
                     f"{self.name} takes {dtype} in {dimensions} dimensions without gaps, not "
                     f"{given.dtype} of shape {given.shape} and strides {given.strides}"
                 )
-            data = given.ctypes.data
-            flat += (None, None, given.size, given.itemsize, data, *given.shape, *given.strides)
+            flat += (
+                None, None, given.size, given.itemsize, _place_of(given),
+                *given.shape, *given.strides,
+            )  # fmt: skip
         results, raised = self._returns(), ctypes.c_void_p()
         call = self._call or self.load()
         if call(ctypes.byref(results), ctypes.byref(raised), *flat):
@@ -110,6 +113,14 @@ class Kernel:
         if not self._results:
             return None
         return results[0] if self._results == 1 else tuple(results)
+
+
+def _place_of(array: npt.NDArray[Any]) -> int:
+    """The address of its first element; a fifth of what numpy's own way to ask for it takes."""
+    if array.size and array.flags.writeable:
+        return ctypes.addressof(_BYTE.from_buffer(array))  # type: ignore[arg-type]  # see digest.Hasher
+    address: int = array.ctypes.data
+    return address
 
 
 @functools.cache

@@ -77,7 +77,7 @@ class TensorSketch:
             self._add(self._rest.reshape(1, WIDTH))
         whole = bits.size - bits.size % WIDTH
         self._add_whole(bits[:whole], dtype)
-        self._rest = to_float32(bits[whole:], dtype)
+        self._rest = to_float32(bits[whole:], dtype) if whole < bits.size else self._rest[:0]
 
     def finish(self) -> npt.NDArray[np.float64]:
         """The buckets (WIDTH,), float64; a last short block counts as padded with zeros."""
@@ -94,6 +94,8 @@ class TensorSketch:
         Call ``finish`` first. Elements of different parts share no bucket, so P parts of one size
         estimate like one sketch of P·WIDTH buckets.
         """
+        if not self._ends:
+            return self.total[np.newaxis]  # the same numbers, not kept twice for every tensor
         ends = [np.zeros(WIDTH), *self._ends]
         if not self._part_blocks or self._block % self._part_blocks:
             ends.append(self.total)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from paramdelta.hashing import LaneHasher
 
 CHUNK = 1 << 20
+GATHERED = 1 << 18  # bytes hashed and written together: frames of a patch have a few hundred each
 REMEDY = "heal the store from a copy, or publish again"
 
 
@@ -27,35 +28,49 @@ class BlobWriter:
         self._settle = settle
         self._hasher = Hasher()
         self._staged: Staged | None = store.stage()
+        self._pieces: list[bytes] = []  # neither hashed nor written yet
+        self._gathered = 0  # bytes of them
 
     def write(self, data: bytes) -> None:
-        assert self._staged is not None
-        self._hasher.update(data)
-        self._staged.write(data)
+        self._pieces.append(data)
+        self._gathered += len(data)
+        if self._gathered >= GATHERED:
+            self._flush()
 
     def commit(self) -> tuple[Digest, int]:
         """(digest, size) of the blob, which is durable with the next manifest or release."""
+        digest, size = self.digest, self.size
         assert self._staged is not None
-        digest, size = self._hasher.digest, self._hasher.size
         self._settle(self._staged, digest, size)
         self.close()
         return digest, size
 
     def hand_over(self) -> BlobWriter:
         """What was written, to be committed by another; this writer is closed."""
+        self._flush()
         other = object.__new__(BlobWriter)
         other._settle, other._hasher, other._staged = self._settle, self._hasher, self._staged
+        other._pieces, other._gathered = [], 0
         self._staged = None
         return other
 
     @property
     def digest(self) -> Digest:
         """Of what was written so far."""
+        self._flush()
         return self._hasher.digest
 
     @property
     def size(self) -> int:
-        return self._hasher.size
+        return self._hasher.size + self._gathered
+
+    def _flush(self) -> None:
+        pieces, self._pieces, self._gathered = self._pieces, [], 0
+        if pieces:
+            assert self._staged is not None
+            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            self._hasher.update(data)
+            self._staged.write(data)
 
     def close(self) -> None:
         if self._staged is not None:

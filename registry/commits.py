@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
 from paramdelta.digest import Digest
-from registry.artifacts import Artifacts
+from registry.artifacts import Artifacts, blob_key
 from registry.blobs import BlobWriter
 
 WORKERS = 2
@@ -47,6 +47,8 @@ class Commits:
         try:
             if self._stopped.is_set():
                 return
+            # at once, or each commit would ask for its own
+            self.artifacts.hold([blob_key(writer.digest) for writer in writers])
             for writer in writers:
                 writer.commit()
             then()

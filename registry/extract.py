@@ -26,9 +26,11 @@ from paramdelta.patch import PatchEncoder
 from paramdelta.safetensors_header import TensorInfo
 from paramdelta.sketch_groups import part_blocks
 from registry.artifacts import Artifacts
+from registry.file_hashes import FileHashes, beside
 from registry.streams import FrameWriter, stream_of
 
-CHUNK = 1 << 17  # elements read at once in the first pass
+CHUNK = 1 << 17  # elements read at once
+SURVEY_CHUNK = 1 << 19  # in the first pass of a difference, whose steps are many and short
 NO_NORM = f"{0:.9e}"
 
 
@@ -105,15 +107,17 @@ def extract_delta(
     canonical_name: str,
     advance: Callable[[int], None],
     kind: TensorKind = "delta",
+    files: FileHashes | None = None,
 ) -> Extracted | None:
     """Δ of two floating-point tensors. ParamDeltaError if the proof fails (it never may).
 
     None where the post is stored in eight bits and its codes cannot be told from their values.
+    files: of the post, to be hashed along.
     """
     dtype = delta.delta_dtype(pair.base.dtype, pair.post.dtype)
     survey = _Survey(pair, dtype, canonical_name)
-    for chunk in pair.chunks(CHUNK):
-        survey.update(chunk)
+    for chunk in pair.chunks(SURVEY_CHUNK):
+        survey.update(chunk, files)
         advance(chunk.post.nbytes)
     if not survey.told_apart:
         return None
@@ -166,9 +170,11 @@ class _Survey:
         self.told_apart = True  # so far, every eight-bit code by its value
         self._delta = np.empty(0, dtype=carrier(dtype))
 
-    def update(self, chunk: Chunk) -> None:
+    def update(self, chunk: Chunk, files: FileHashes | None) -> None:
         pair, base, post = self._pair, chunk.base, chunk.post
-        update_all(((self.base_hash, chunk.stored_base), (self.post_hash, chunk.stored_post)))
+        streams = (self.base_hash, chunk.stored_base), (self.post_hash, chunk.stored_post)
+        with beside(files, chunk.stored_post.nbytes) as more:
+            update_all((*streams, *more))
         if pair.post.info.dtype in fp8.DTYPES:
             scales = pair.post_reader.scales(chunk.start, post.size)
             again = np.empty_like(chunk.stored_post)
@@ -253,7 +259,7 @@ class _Prover:
         delta.extract(base, pair.base.dtype, post, pair.post.dtype, change)
         payload = self._encoder.frame(change)
         self._decoder.frame(payload, decoded)
-        if not np.array_equal(change, decoded):
+        if not same_bits(change, decoded):
             raise ParamDeltaError(
                 f"codec {self._encoder.name} is not lossless here", subject=pair.post.name
             )
@@ -266,15 +272,16 @@ def extract_whole(
     base: tuple[TensorReader, LogicalTensor] | None,
     kind: TensorKind,
     advance: Callable[[int], None],
+    files: FileHashes | None = None,
 ) -> Extracted:
     """A tensor as it is stored: the post's bytes. Where base and post are equal nothing is stored.
 
-    base: only of kind ``replace``.
+    base: only of kind ``replace``. files: of the post, to be hashed along.
     """
     reader, tensor = post
     info = tensor.info
     sides = [(reader, info), *([(base[0], base[1].info)] if base else [])]
-    digests = hash_tensors(sides, lambda n: advance(n // len(sides)))
+    digests = hash_tensors(sides, lambda n: advance(n // len(sides)), files)
     post_digest, base_digest = digests[0], digests[1] if base else None
     changed = base_digest != post_digest and info.elements > 0
     stream = Stream("zero", {}, None, 0)
@@ -321,7 +328,7 @@ def _store_whole(
             reader.read_into(info, start, buffer[:n])
             payload = encoder.frame(buffer[:n])
             decoder.frame(payload, decoded[:n])
-            if not np.array_equal(buffer[:n], decoded[:n]):
+            if not same_bits(buffer[:n], decoded[:n]):
                 raise ParamDeltaError("codec raw is not lossless here", subject=info.name)
             frames.frame(payload)
             advance(buffer[:n].nbytes)
@@ -330,15 +337,23 @@ def _store_whole(
         frames.close()
 
 
-def hash_tensor(reader: TensorReader, info: TensorInfo, advance: Callable[[int], None]) -> Digest:
+def hash_tensor(
+    reader: TensorReader,
+    info: TensorInfo,
+    advance: Callable[[int], None],
+    files: FileHashes | None = None,
+) -> Digest:
     """sha256 of a tensor's bytes, read in chunks."""
-    return hash_tensors([(reader, info)], advance)[0]
+    return hash_tensors([(reader, info)], advance, files)[0]
 
 
 def hash_tensors(
-    tensors: Sequence[tuple[TensorReader, TensorInfo]], advance: Callable[[int], None]
+    tensors: Sequence[tuple[TensorReader, TensorInfo]],
+    advance: Callable[[int], None],
+    files: FileHashes | None = None,
 ) -> list[Digest]:
-    """The same of one or a few, which pass by together."""
+    """The same of one or a few, which pass by together. files: to be hashed along; those of the
+    first tensor."""
     hashers = [hasher(info.nbytes) for _, info in tensors]
     buffers = [
         np.empty(max(1, min(CHUNK, info.elements)), dtype=carrier(info.dtype))
@@ -351,7 +366,8 @@ def hash_tensors(
             if piece.size:
                 reader.read_into(info, start, piece)
             pieces.append(piece)
-        update_all(list(zip(hashers, pieces, strict=True)))
+        with beside(files, pieces[0].nbytes) as more:
+            update_all([*zip(hashers, pieces, strict=True), *more])
         advance(sum(piece.nbytes for piece in pieces))
     return [one.digest for one in hashers]
 
@@ -361,6 +377,14 @@ def read_tensor(reader: TensorReader, info: TensorInfo) -> Bits:
     bits = np.empty(info.elements, dtype=carrier(info.dtype))
     reader.read_into(info, 0, bits)
     return bits
+
+
+def same_bits(one: Bits, other: Bits) -> bool:
+    """Whether two carriers of one size and dtype are equal; eight bytes at a time."""
+    whole = one.nbytes - one.nbytes % 8
+    split = whole // one.itemsize
+    words, others = one[:split].view(np.uint64), other[:split].view(np.uint64)
+    return np.array_equal(words, others) and np.array_equal(one[split:], other[split:])
 
 
 def has_arithmetic(*dtypes: str) -> bool:

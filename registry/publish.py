@@ -41,6 +41,7 @@ from registry.extract import (
     has_arithmetic,
     hash_tensor,
 )
+from registry.file_hashes import FileHashes
 from registry.jobs import Job, run_jobs
 from registry.licences import card_license, license_problems
 from registry.progress import Progress
@@ -264,7 +265,8 @@ def _run(
         theirs.reader() as post_reader,
         Commits(artifacts) as commits,
     ):
-        extractor = TensorJobs(commits, base_reader, post_reader, journal)
+        hashes = FileHashes(post_reader, theirs.shards)
+        extractor = TensorJobs(commits, base_reader, post_reader, journal, hashes)
         work: list[tuple[LogicalTensor, LogicalTensor | None, TensorKind | None]] = [
             (tensor, base.view.find(name), None) for name, tensor in post.view.tensors.items()
         ]
@@ -283,17 +285,18 @@ def _run(
             for tensor, partner, kind in work
         ]
         jobs += [Job(info.nbytes, _hash_job(base_reader, info), len(place)) for info in alone]
-        jobs += [Job(i.nbytes, _hash_job(post_reader, i), place[i.file]) for i in split]
-        jobs += [Job(s.size, _file_job(theirs, s.path), place[s.path]) for s in theirs.shards]
+        jobs += [Job(i.nbytes, _hash_job(post_reader, i, hashes), place[i.file]) for i in split]
+        # of no size: behind the tensors of the file, which have taken most of it along
+        jobs += [Job(0, _file_job(hashes, s.path), place[s.path]) for s in theirs.shards]
         total = sum(2 * t.elements * ITEM_BYTES[t.dtype] for t, _, _ in work)
         total += sum(job.size for job in jobs[len(work) :])
         results = run_jobs(jobs, threads, progress, "publish", total)
     found = [result for result in results[: len(work)] if isinstance(result, Extracted)]
-    hashes = [result for result in results[len(work) :] if not isinstance(result, Extracted)]
-    base_digests = {info.name: digest for info, digest in zip(alone, hashes, strict=False)}
-    hashes = hashes[len(alone) :]
-    post_digests = {info.name: digest for info, digest in zip(split, hashes, strict=False)}
-    files = dict(zip((s.path for s in theirs.shards), hashes[len(split) :], strict=True))
+    rest = [result for result in results[len(work) :] if not isinstance(result, Extracted)]
+    base_digests = {info.name: digest for info, digest in zip(alone, rest, strict=False)}
+    rest = rest[len(alone) :]
+    post_digests = {info.name: digest for info, digest in zip(split, rest, strict=False)}
+    files = dict(zip((s.path for s in theirs.shards), rest[len(split) :], strict=True))
     for (tensor, partner, _), result in zip(work, found, strict=True):
         if tensor.is_whole:
             post_digests[tensor.whole.name] = result.post_digest
@@ -354,15 +357,14 @@ def _stored(checkpoint: Checkpoint, digests: Mapping[str, Digest]) -> tuple[Stor
     )
 
 
-def _hash_job(reader: TensorReader, info: TensorInfo) -> Callable[[Callable[[int], None]], Digest]:
-    return lambda advance: hash_tensor(reader, info, advance)
+def _hash_job(
+    reader: TensorReader, info: TensorInfo, files: FileHashes | None = None
+) -> Callable[[Callable[[int], None]], Digest]:
+    return lambda advance: hash_tensor(reader, info, advance, files)
 
 
-def _file_job(checkpoint: Checkpoint, path: str) -> Callable[[Callable[[int], None]], Digest]:
-    def run(advance: Callable[[int], None]) -> Digest:
-        return hash_file(checkpoint, path, advance)
-
-    return run
+def _file_job(files: FileHashes, path: str) -> Callable[[Callable[[int], None]], Digest]:
+    return lambda advance: files.finish(path, advance)
 
 
 def hash_file(checkpoint: Checkpoint, path: str, advance: Callable[[int], None]) -> Digest:

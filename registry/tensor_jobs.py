@@ -22,6 +22,7 @@ from registry.extract import (
     hash_tensor,
     hash_tensors,
 )
+from registry.file_hashes import FileHashes
 from registry.unfinished import WORTH, Finished, Journal
 
 Advance = Callable[[int], None]
@@ -29,12 +30,14 @@ Advance = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class TensorJobs:
-    """Makes the entries of one publish. journal: None where nothing is to be gone on from."""
+    """Makes the entries of one publish. journal: None where nothing is to be gone on from. files:
+    the post's, hashed along with its tensors."""
 
     commits: Commits
     base: TensorReader
     post: TensorReader
     journal: Journal | None
+    files: FileHashes
 
     def job(
         self, tensor: LogicalTensor, partner: LogicalTensor | None, kind: TensorKind | None
@@ -67,7 +70,8 @@ class TensorJobs:
     ) -> Extracted:
         if partner is not None and has_arithmetic(partner.dtype, tensor.dtype):
             pair = Pair(NumberReader(self.base, partner), NumberReader(self.post, tensor))
-            found = extract_delta(artifacts, pair, canonical_name(tensor.name), advance)
+            name = canonical_name(tensor.name)
+            found = extract_delta(artifacts, pair, name, advance, files=self.files)
             if found is not None:
                 return found
         return extract_whole(
@@ -76,6 +80,7 @@ class TensorJobs:
             (self.base, partner) if partner else None,
             kind or ("replace" if partner else "added"),
             advance,
+            self.files,
         )
 
     def _known(
@@ -91,7 +96,8 @@ class TensorJobs:
             return None
         found = finished.found
         sides = [(self.post, tensor.info), *([(self.base, partner.info)] if partner else [])]
-        if hash_tensors(sides, _quiet) != [found.post_digest, found.base_digest][: len(sides)]:
+        digests = hash_tensors(sides, _quiet, self.files)
+        if digests != [found.post_digest, found.base_digest][: len(sides)]:
             return None
         artifacts = self.commits.artifacts
         blobs = [(blob_key(blob), blob, size) for blob, size in found.entry.blobs]

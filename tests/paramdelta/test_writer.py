@@ -613,3 +613,23 @@ def run_with_fault(final: Path, fault: str) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=120,
     )
+
+
+def test_the_disk_is_told_of_every_whole_run_of_bytes_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the pieces, in whatever order the tensors of a file come."""
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(
+        writer, "_SYNC_RANGE", lambda fd, at, count, flags: told.append((at, count))
+    )
+    step, size = writer.SYNC_BYTES, 5 * writer.SYNC_BYTES + 1000
+    with FolderWriter(tmp_path / "out") as folder:
+        file = folder.file("a", size)
+        for begin, end in ((2 * step - 7, size), (0, 2 * step - 7)):
+            for offset in range(begin, end, 700_000):
+                file.start_sync(offset, min(700_000, end - offset))
+        assert sorted(told) == [(at, step) for at in range(0, 5 * step, step)]
+        told.clear()
+        file.start_sync(10, 3 * step)
+        assert told == [(0, 3 * step)]

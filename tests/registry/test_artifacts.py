@@ -7,6 +7,8 @@ import pytest
 from paramdelta.digest import Digest, digest_of
 from paramdelta.errors import CorruptError
 from registry.artifacts import Artifacts, blob_key, manifest_key, release_key
+from registry.blobs import GATHERED
+from registry.stores.base import Staged
 from registry.stores.memory import MemoryStore
 
 MISSING = Digest("sha256:" + "0" * 64)
@@ -42,6 +44,41 @@ def test_a_blob_streamed_in_is_the_blob_put_at_once(artifacts: Artifacts) -> Non
     digest, size = writer.commit()
     assert (digest, size) == (artifacts.put_blob(b"hello world"), 11)
     assert read_all(artifacts, digest, size) == b"hello world"
+
+
+class CountingStore(MemoryStore):
+    """Counts what is written to its staged objects."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[int] = []
+
+    def stage(self) -> Staged:
+        staged = super().stage()
+        write = staged.write
+
+        def counted(data: bytes) -> None:
+            self.written.append(len(data))
+            write(data)
+
+        staged.write = counted  # type: ignore[method-assign]
+        return staged
+
+
+def test_small_pieces_of_a_blob_are_written_together() -> None:
+    store = CountingStore()
+    artifacts = Artifacts(store)
+    pieces = [bytes([number % 251]) * 1000 for number in range(600)]
+    writer = artifacts.blob_writer()
+    for count, piece in enumerate(pieces, 1):
+        writer.write(piece)
+        assert writer.size == 1000 * count
+    digest, size = writer.commit()
+    whole = b"".join(pieces)
+    assert (digest, size) == (digest_of(whole), len(whole))
+    assert artifacts.read_blob(digest, size) == whole
+    assert sum(store.written) == len(whole)
+    assert len(store.written) == -(-len(whole) // GATHERED)
 
 
 def test_a_blob_that_was_not_committed_leaves_nothing(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -67,6 +68,19 @@ def test_everything_sealed_is_stored_when_commits_are_left_and_told_after_its_bl
                 batch.seal(lambda mine=mine: told.append(mine <= keys(store)))
     assert keys(store) == expected
     assert told == [True] * (3 * WAITING)
+
+
+def test_the_keys_of_a_batch_are_held_at_once_and_before_they_are_there() -> None:
+    store, asked = MemoryStore(), []
+
+    def hold(wanted: Iterable[str]) -> None:
+        asked.append((set(wanted), keys(store)))
+
+    with Commits(Artifacts(store, hold)) as commits, commits.batch() as batch:
+        mine = {put(batch, b"one"), put(batch, b"two")}
+        batch.seal(lambda: None)
+    assert asked[0] == (mine, set())
+    assert keys(store) == mine
 
 
 def test_a_batch_that_is_left_unsealed_stores_nothing() -> None:
