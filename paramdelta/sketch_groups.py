@@ -29,6 +29,7 @@ from paramdelta.errors import InvalidError
 from paramdelta.limits import MAX_HEADER_BYTES, MAX_NAME_BYTES, MAX_SKETCHES_BYTES, MAX_TENSORS
 from paramdelta.naming import canonical_name
 from paramdelta.sketch import BYTES, WIDTH, table_digest
+from paramdelta.sketch_spool import Buckets, loaded
 
 FORMAT = 1
 KIND = "paramdelta.sketches"
@@ -83,12 +84,13 @@ class Group:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SketchedTensor:
-    """norm: ‖x‖₂. parts: (P, WIDTH), as ``TensorSketch.parts`` gives them."""
+    """norm: ‖x‖₂. parts: (P, WIDTH), as ``TensorSketch.parts`` gives them, or
+    (WIDTH,) for one."""
 
     name: str
     shape: tuple[int, ...]
     norm: float
-    parts: Parts
+    parts: Buckets
 
 
 def grouped(tensors: Iterable[SketchedTensor]) -> tuple[Group, ...]:
@@ -100,9 +102,12 @@ def grouped(tensors: Iterable[SketchedTensor]) -> tuple[Group, ...]:
 
 
 def _group(name: str, members: Sequence[SketchedTensor]) -> Group:
-    buckets = np.zeros((max(len(one.parts) for one in members), WIDTH), dtype=np.float64)
+    buckets = np.zeros((0, WIDTH), dtype=np.float64)
     for one in members:
-        buckets[: len(one.parts)] += one.parts
+        parts = loaded(one.parts).reshape(-1, WIDTH)
+        if len(parts) > len(buckets):
+            buckets = np.pad(buckets, ((0, len(parts) - len(buckets)), (0, 0)))
+        buckets[: len(parts)] += parts
     return Group(
         name=name,
         tensors=len(members),

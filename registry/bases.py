@@ -21,6 +21,7 @@ from paramdelta.naming import canonical_name
 from paramdelta.safetensors_header import TensorInfo
 from paramdelta.sketch import WIDTH, table_digest
 from paramdelta.sketch_groups import Group, SketchedTensor, grouped
+from paramdelta.sketch_spool import Spool
 from paramdelta.sketching import TensorSketch, byte_digest, summed, value_digest
 from registry.extract import CHUNK, hash_tensor
 from registry.jobs import Job, run_jobs
@@ -65,14 +66,15 @@ def describe(
     whole = {tensor.whole.name for tensor in tensors if tensor.is_whole}
     rest = [info for name, info in checkpoint.tensors.items() if name not in whole]
     total = _Total()
-    with checkpoint.reader() as reader:
+    with checkpoint.reader() as reader, Spool() as spool:
         jobs: list[Job[Read]] = [
-            Job(tensor.info.nbytes, _read_job(reader, tensor, total, place))
+            Job(tensor.info.nbytes, _read_job(reader, tensor, total, place, spool))
             for place, tensor in enumerate(tensors)
         ]
         jobs += [Job(info.nbytes, _hash_job(reader, info)) for info in rest]
         size = sum(job.size for job in jobs)
         found = run_jobs(jobs, threads, progress, "read base", size)
+        groups = grouped(read.sketched for read in found if read.sketched)
     values, digests = {}, {}
     for tensor, read in zip(tensors, found, strict=False):
         values[canonical_name(tensor.name)] = read.value
@@ -85,7 +87,7 @@ def describe(
     )
     sketch = summed([total.buckets]).to_bytes()
     base = describe_read(name, location, revision, side, content, sketch, values)
-    return Described(base, grouped(read.sketched for read in found if read.sketched))
+    return Described(base, groups)
 
 
 def describe_read(
@@ -143,7 +145,7 @@ class _Total:
 
 
 def _read_job(
-    reader: TensorReader, tensor: LogicalTensor, total: _Total, place: int
+    reader: TensorReader, tensor: LogicalTensor, total: _Total, place: int, spool: Spool
 ) -> Callable[[Callable[[int], None]], Read]:
     def run(advance: Callable[[int], None]) -> Read:
         numbers = NumberReader(reader, tensor)
@@ -162,7 +164,8 @@ def _read_job(
         total.add(place, buckets)
         digest = hasher.digest
         if has_values:
-            sketched = SketchedTensor(tensor.name, tensor.shape, sketch.norm, buckets[np.newaxis])
+            kept = spool.keep(buckets)
+            sketched = SketchedTensor(tensor.name, tensor.shape, sketch.norm, kept)
             return Read(digest, value_digest(tensor.shape, buckets), sketched)
         return Read(digest, byte_digest(tensor.shape, digest))
 

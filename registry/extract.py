@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from paramdelta import codecs, delta, fp8, sketching
 from paramdelta.checkpoint import TensorReader
@@ -25,6 +24,7 @@ from paramdelta.manifest import PATCH_CODEC, Place, ScaleRef, Stream, TensorEntr
 from paramdelta.patch import PatchEncoder
 from paramdelta.safetensors_header import TensorInfo
 from paramdelta.sketch_groups import part_blocks
+from paramdelta.sketch_spool import Buckets, Spool
 from registry.artifacts import Artifacts
 from registry.file_hashes import FileHashes, beside
 from registry.streams import FrameWriter, stream_of
@@ -44,10 +44,21 @@ class Extracted:
     entry: TensorEntry
     post_digest: Digest
     base_digest: Digest | None
-    delta_sketch: npt.NDArray[np.float64] | None = None
-    base_sketch: npt.NDArray[np.float64] | None = None
+    delta_sketch: Buckets | None = None
+    base_sketch: Buckets | None = None
     base_values: str | None = None
-    delta_parts: npt.NDArray[np.float64] | None = None
+    delta_parts: Buckets | None = None
+
+    def kept(self, spool: Spool) -> Extracted:
+        """Its sketches in *spool*; parts that are one are the sketch itself."""
+        if self.delta_sketch is None or self.base_sketch is None:
+            return self
+        sketch = spool.keep(self.delta_sketch)
+        parts = self.delta_parts
+        if parts is not None:
+            parts = sketch if parts.shape[0] == 1 else spool.keep(parts)
+        base = spool.keep(self.base_sketch)
+        return replace(self, delta_sketch=sketch, base_sketch=base, delta_parts=parts)
 
 
 class Pair:

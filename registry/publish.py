@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
-from paramdelta import fp8, sketching
+from paramdelta import fp8
 from paramdelta.checkpoint import Checkpoint, TensorReader
 from paramdelta.delta import RULE
 from paramdelta.digest import Digest, Hasher, content_digest
@@ -32,7 +29,8 @@ from paramdelta.problem import Problem, errors_of
 from paramdelta.safetensors_header import TensorInfo
 from paramdelta.sketch import Sketch
 from paramdelta.sketch_groups import Group, SketchedTensor, grouped
-from paramdelta.sketching import byte_digest
+from paramdelta.sketch_spool import Spool, loaded
+from paramdelta.sketching import byte_digest, summed
 from paramdelta.vocabulary import is_vocabulary_tensor
 from registry.artifacts import Artifacts
 from registry.commits import Commits
@@ -155,7 +153,8 @@ def extract_checkpoint(
         )
     problems += post.checkpoint.left_out
     problems += license_problems((("base", base.license), ("post", post.license)))
-    done = _run(artifacts, base, post, threads, progress, journal)
+    with Spool() as spool:
+        done = _run(artifacts, base, post, threads, progress, journal, spool)
     problems += [
         Problem(
             entry.name,
@@ -166,9 +165,7 @@ def extract_checkpoint(
         for entry in done.entries
         if entry.kind == "replace" and entry.dtype in fp8.DTYPES
     ]
-    delta_sketch = sketching.summed(done.delta_sketches)
-    base_sketch = sketching.summed(done.base_sketches)
-    sketches = delta_sketch.to_bytes() + base_sketch.to_bytes()
+    sketches = done.delta_sketch.to_bytes() + done.base_sketch.to_bytes()
     manifest = Manifest(
         rule=RULE,
         base=source_of(base, done.base_tensors),
@@ -182,8 +179,8 @@ def extract_checkpoint(
         sketch_size=len(sketches),
     )
     return ExtractedDelta(
-        manifest, delta_sketch, base_sketch, tuple(problems), done.groups, done.base_values,
-        done.base_groups, journal,
+        manifest, done.delta_sketch, done.base_sketch, tuple(problems), done.groups,
+        done.base_values, done.base_groups, journal,
     )  # fmt: skip
 
 
@@ -239,8 +236,8 @@ class _Done:
     base_tensors: tuple[StoredTensor, ...]
     post_tensors: tuple[StoredTensor, ...]
     files: Mapping[str, Digest]  # of the post's weight files
-    delta_sketches: list[npt.NDArray[np.float64]]
-    base_sketches: list[npt.NDArray[np.float64]]
+    delta_sketch: Sketch
+    base_sketch: Sketch
     base_values: Mapping[str, str] | None
     groups: tuple[Group, ...]
     base_groups: tuple[Group, ...]  # empty where base_values is None
@@ -253,6 +250,7 @@ def _run(
     threads: int,
     progress: Progress,
     journal: Journal | None,
+    spool: Spool,
 ) -> _Done:
     """Every tensor as an entry, and digests of all stored tensors and of the post's files.
 
@@ -266,7 +264,7 @@ def _run(
         Commits(artifacts) as commits,
     ):
         hashes = FileHashes(post_reader, theirs.shards)
-        extractor = TensorJobs(commits, base_reader, post_reader, journal, hashes)
+        extractor = TensorJobs(commits, base_reader, post_reader, journal, hashes, spool)
         work: list[tuple[LogicalTensor, LogicalTensor | None, TensorKind | None]] = [
             (tensor, base.view.find(name), None) for name, tensor in post.view.tensors.items()
         ]
@@ -309,8 +307,8 @@ def _run(
         _stored(ours, base_digests),
         _stored(theirs, post_digests),
         files,
-        [result.delta_sketch for result in found if result.delta_sketch is not None],
-        [result.base_sketch for result in found if result.base_sketch is not None],
+        summed(loaded(r.delta_sketch) for r in found if r.delta_sketch is not None),
+        summed(loaded(r.base_sketch) for r in found if r.base_sketch is not None),
         values,
         grouped(sketched_tensors(found)),
         _base_groups(of_base) if values is not None else (),
@@ -328,9 +326,7 @@ def sketched_tensors(found: Iterable[Extracted]) -> list[SketchedTensor]:
 
 def _base_groups(found: list[tuple[LogicalTensor, Extracted]]) -> tuple[Group, ...]:
     return grouped(
-        SketchedTensor(
-            tensor.name, tensor.shape, float(result.entry.base_norm), result.base_sketch[np.newaxis]
-        )
+        SketchedTensor(tensor.name, tensor.shape, float(result.entry.base_norm), result.base_sketch)
         for tensor, result in found
         if result.base_sketch is not None
     )

@@ -12,9 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from paramdelta import sketching
 from paramdelta.adapter import Adapter
 from paramdelta.adapter_copies import check_copies
 from paramdelta.adapter_fit import Product as Fitted
@@ -39,8 +37,9 @@ from paramdelta.manifest import (
 from paramdelta.naming import canonical_name
 from paramdelta.safetensors_header import TensorInfo
 from paramdelta.sketch import Sketch
-from paramdelta.sketch_groups import SketchedTensor, grouped, part_blocks
-from paramdelta.sketching import TensorSketch, value_digest
+from paramdelta.sketch_groups import Group, SketchedTensor, grouped, part_blocks
+from paramdelta.sketch_spool import Kept, Spool, loaded
+from paramdelta.sketching import TensorSketch, summed, value_digest
 from registry.artifacts import Artifacts
 from registry.extract import (
     CHUNK,
@@ -113,8 +112,8 @@ class _Multiplied:
     """Products of one fitted product (several where the base fuses tensors), and their sketch."""
 
     products: tuple[Product, ...]
-    sketches: tuple[npt.NDArray[np.float64], ...]
-    parts: tuple[npt.NDArray[np.float64], ...]
+    sketches: tuple[Kept, ...]
+    parts: tuple[Kept, ...]
 
 
 def extract_adapter(
@@ -140,17 +139,21 @@ def extract_adapter(
     license = card_license(own)
     problems += license_problems((("adapter", license),))
     side = Side(own, fingerprint(MergedFolder(base.checkpoint, adapter)), license, base.view)
-    with own.reader() as reader, base.checkpoint.reader() as base_reader:
-        work = _Work(artifacts, base, adapter, reader, base_reader)
+    with (
+        own.reader() as reader,
+        base.checkpoint.reader() as base_reader,
+        Spool() as spool,
+    ):
+        work = _Work(artifacts, base, adapter, reader, base_reader, spool)
         tensors = [Job(info.nbytes, work.tensor(info)) for info in own.tensors.values()]
         stored = run_jobs(tensors, threads, progress, "adapter", 2 * own.nbytes)
         products = [Job(1, work.product(product)) for product in adapter.products]
         made = run_jobs(products, threads, progress, "multiply", work.product_bytes())
         base_tensors = work.base_tensors(stored)
-    _check_known(base, known, stored)
+        _check_known(base, known, stored)
+        sketch, groups = _sketch(stored, made), _groups(stored, made)
     files = {s.path: hash_file(own, s.path, lambda n: None) for s in own.shards}
     entries = tuple(sorted((found.entry for found in stored), key=lambda entry: entry.name))
-    sketch = _sketch(stored, made)
     sketches = sketch.to_bytes() + known.sketch.to_bytes()
     multiplied = [product for group in made for product in group.products]
     manifest = Manifest(
@@ -165,16 +168,6 @@ def extract_adapter(
         sketch=artifacts.put_blob(sketches),
         sketch_size=len(sketches),
     )
-    groups = grouped(
-        [
-            *sketched_tensors(stored),
-            *(
-                SketchedTensor(product.name, product.shape, float(product.norm), parts)
-                for group in made
-                for product, parts in zip(group.products, group.parts, strict=True)
-            ),
-        ]
-    )
     return ExtractedDelta(manifest, sketch, known.sketch, tuple(problems), groups)
 
 
@@ -186,13 +179,23 @@ def _check_known(base: Side, known: KnownBase, stored: list[Extracted]) -> None:
             continue
         title = canonical_name(entry.base.tensor)
         before = (known.value_digests or {}).get(title)
-        if before is not None and value_digest(entry.shape, buckets) != before:
+        if before is not None and value_digest(entry.shape, loaded(buckets)) != before:
             raise CorruptError(
                 "the base changed since it was registered",
                 where=base.checkpoint.path,
                 subject=entry.base.tensor,
                 remedy="restore its files, or remove the base and add it again",
             )
+
+
+def _groups(stored: list[Extracted], made: list[_Multiplied]) -> tuple[Group, ...]:
+    """Of Δ, by layer and module."""
+    multiplied = [
+        SketchedTensor(product.name, product.shape, float(product.norm), parts)
+        for group in made
+        for product, parts in zip(group.products, group.parts, strict=True)
+    ]
+    return grouped([*sketched_tensors(stored), *multiplied])
 
 
 def _base_source(base: Side, known: KnownBase, tensors: tuple[StoredTensor, ...]) -> Source:
@@ -216,7 +219,7 @@ def _sketch(stored: list[Extracted], made: list[_Multiplied]) -> Sketch:
     ]
     for group in made:
         named += [(p.name, s) for p, s in zip(group.products, group.sketches, strict=True)]
-    return sketching.summed([sketch for _, sketch in sorted(named, key=lambda row: row[0])])
+    return summed(loaded(sketch) for _, sketch in sorted(named, key=lambda row: row[0]))
 
 
 class _Work:
@@ -227,8 +230,10 @@ class _Work:
         adapter: Adapter,
         reader: TensorReader,
         base_reader: TensorReader,
+        spool: Spool,
     ) -> None:
         self._artifacts, self._base, self._adapter = artifacts, base, adapter
+        self._spool = spool
         self._reader, self._base_reader = reader, base_reader
         self._whole = {whole.name: whole.target for whole in adapter.whole}
         self._copies = {c.name: c.other for c in adapter.copies if c.in_base and not c.transposed}
@@ -256,7 +261,7 @@ class _Work:
             kind: TensorKind = "delta" if name in self._whole else "copy"
             found = extract_delta(self._artifacts, pair, canonical_name(target), advance, kind)
             assert found is not None  # only eight-bit posts can fail, and adapters have none
-            return found
+            return found.kept(self._spool)
 
         return run
 
@@ -277,8 +282,8 @@ class _Work:
                 title = canonical_name(name)
                 found = TensorSketch(title, part_blocks(title, math.prod(shape)))
                 nonzero = _measure(multiplied, start, start + shape[0] * columns, found, advance)
-                sketches.append(found.finish())
-                in_parts.append(found.parts())
+                sketches.append(self._spool.keep(found.finish()))
+                in_parts.append(self._spool.keep(found.parts()))
                 products.append(
                     Product(
                         name, shape, fitted.left, fitted.right, fitted.transposed,

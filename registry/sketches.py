@@ -17,6 +17,7 @@ from paramdelta.manifest import Manifest, Product, TensorEntry, Transferred
 from paramdelta.naming import canonical_name
 from paramdelta.problem import Problem
 from paramdelta.sketch_groups import Group, GroupSketches, SketchedTensor, grouped, part_blocks
+from paramdelta.sketch_spool import Spool
 from paramdelta.sketching import TensorSketch
 from registry.artifacts import Artifacts, sketches_key
 from registry.contribution import open_elements
@@ -89,13 +90,14 @@ def sketch_delta(
 ) -> tuple[Group, ...]:
     """The groups that publishing this manifest kept, from what it stored."""
     sources = [source for source in manifest.sources if source.kind == "delta"]
-    jobs = [Job(s.elements, _sketch_job(artifacts, manifest, s)) for s in sources]
-    total = sum(job.size for job in jobs)
-    return grouped(run_jobs(jobs, threads, progress, "sketch", total))
+    with Spool() as spool:
+        jobs = [Job(s.elements, _sketch_job(artifacts, manifest, s, spool)) for s in sources]
+        total = sum(job.size for job in jobs)
+        return grouped(run_jobs(jobs, threads, progress, "sketch", total))
 
 
 def _sketch_job(
-    artifacts: Artifacts, manifest: Manifest, source: Transferred
+    artifacts: Artifacts, manifest: Manifest, source: Transferred, spool: Spool
 ) -> Callable[[Callable[[int], None]], SketchedTensor]:
     def run(advance: Callable[[int], None]) -> SketchedTensor:
         name = canonical_name(source.name)
@@ -112,7 +114,8 @@ def _sketch_job(
         finally:
             elements.close()
         sketch.finish()
-        return SketchedTensor(source.name, source.shape, float(source.norm), sketch.parts())
+        parts = spool.keep(sketch.parts())
+        return SketchedTensor(source.name, source.shape, float(source.norm), parts)
 
     return run
 

@@ -11,6 +11,7 @@ from paramdelta.digest import Digest, canonical_json, digest_of
 from paramdelta.logical import LogicalTensor, NumberReader
 from paramdelta.manifest import TensorKind
 from paramdelta.naming import canonical_name
+from paramdelta.sketch_spool import Spool
 from registry.artifacts import Artifacts, blob_key
 from registry.commits import Commits
 from registry.extract import (
@@ -31,13 +32,14 @@ Advance = Callable[[int], None]
 @dataclass(frozen=True, slots=True)
 class TensorJobs:
     """Makes the entries of one publish. journal: None where nothing is to be gone on from. files:
-    the post's, hashed along with its tensors."""
+    the post's, hashed along with its tensors. spool: for the sketches of what is done."""
 
     commits: Commits
     base: TensorReader
     post: TensorReader
     journal: Journal | None
     files: FileHashes
+    spool: Spool
 
     def job(
         self, tensor: LogicalTensor, partner: LogicalTensor | None, kind: TensorKind | None
@@ -47,7 +49,7 @@ class TensorJobs:
             inputs = self._inputs(tensor, partner, kind) if journal else None
             if journal and inputs and (found := self._known(journal, inputs, tensor, partner)):
                 advance(2 * tensor.info.nbytes)
-                return found
+                return found.kept(self.spool)
             with self.commits.batch() as batch:
                 made = self._extracted(batch, tensor, partner, kind, advance)
 
@@ -56,7 +58,7 @@ class TensorJobs:
                         journal.add(Finished(made, inputs))
 
                 batch.seal(note)
-            return made
+            return made.kept(self.spool)
 
         return run
 

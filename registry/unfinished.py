@@ -30,6 +30,7 @@ from paramdelta.manifest import fields_of
 from paramdelta.manifest_reader import read_entry
 from paramdelta.sketch import WIDTH
 from paramdelta.sketch_groups import MAX_PARTS
+from paramdelta.sketch_spool import Buckets, loaded
 from registry.extract import Extracted
 
 FORMAT = 1
@@ -169,8 +170,10 @@ def _finished(value: dict[str, Any]) -> Finished:
     )
 
 
-def _text(buckets: npt.NDArray[np.float64] | None) -> str | None:
-    return None if buckets is None else base64.b64encode(buckets.astype("<f8").tobytes()).decode()
+def _text(buckets: Buckets | None) -> str | None:
+    if buckets is None:
+        return None
+    return base64.b64encode(loaded(buckets).astype("<f8").tobytes()).decode()
 
 
 def _buckets(text: str | None) -> npt.NDArray[np.float64] | None:
