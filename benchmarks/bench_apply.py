@@ -6,7 +6,8 @@
 
 All commands run by turns, each in a process of its own, caches warm; the figures are medians over
 the rounds, the ratios those of this run. mergekit gets the flags that were fastest for it; it and
-the script by hand neither hash nor sync, `cp` does neither too: `cp, synced` does the second.
+the script by hand neither hash nor sync, `cp` does neither too: `cp, synced` does the second, and
+`floor` (floor.py) does both, but adds nothing.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ def commands(folder: Path, peers: Path | None, by_hand: bool) -> dict[str, list[
     found = {
         "cp -r": ["cp", "-r", post, out],
         "cp -r, synced": ["sh", "-c", f"cp -r {post} {out} && sync {out}/*"],
+        "floor": [sys.executable, str(Path(__file__).with_name("floor.py")), new, out],
         OURS: [*ours, "apply", "x", "--base", new, "--out", out],
         "apply, alpha 0.7": [*ours, "apply", "x:0.7", "--base", new, "--out", out],
         "apply of two deltas": [*ours, "apply", "x", "y", "--base", new, "--out", out],

@@ -187,7 +187,7 @@ def test_an_apply_killed_anywhere_leaves_no_output_or_a_whole_one(
     assert kills
 
 
-@pytest.mark.parametrize("call", ["renameat2", pytest.param("unlink", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("call", ["renameat2", pytest.param("unlinkat", marks=pytest.mark.slow)])
 def test_a_forced_output_is_the_old_or_the_new_one_at_every_instant(
     tmp_path: Path, models: tuple[str, str], call: str
 ) -> None:
