@@ -50,7 +50,10 @@ _TABLES = Kernels("kernels_tables", {
 })  # fmt: skip
 _PATCH = Kernels("kernels_patch", {
     "rebuild": "u2 u2 u2 u1 u4 -> int",
-    "steps": "u2 u2 u4 u4 -> int int",
+    "written": "u2 u2 u2 u2 u1 u4 u1 -> int int int",
+    "restored": "u1 u4 u2 -> int",
+    "proved": "u1 u4 u2 u2 -> int int",
+    "same": "u2 u2 -> int",
 })  # fmt: skip
 _DECODE = "u4 u8 u2*2 u1 int int u2 u4 u2 -> int int"
 _RANS = Kernels("kernels_rans", {

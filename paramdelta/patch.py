@@ -25,6 +25,7 @@ from paramdelta.codecs.zstd import Compressor, decompress_up_to
 from paramdelta.dtypes import Bits
 from paramdelta.errors import CorruptError, ParamDeltaError
 from paramdelta.kernels import patcher
+from paramdelta.native import Kernels
 
 _COUNTS = struct.Struct("<II")
 _LARGE = 255
@@ -49,26 +50,21 @@ def _bits(ordinals: Ordinals, dtype: str, like: Bits) -> Bits:
     return found
 
 
-class Rebuilder:
-    """rule(base, 1·Δ) of one frame after the other, and the positions of the candidates.
+class _Room:
+    """Scratch of the compiled loops over a frame: see kernels_patch. What lies in it is valid until
+    the next frame."""
 
-    What it returns is valid until the next call, where the caller gave no room of its own.
-    """
+    def __init__(self) -> None:
+        self.suspect = np.empty(0, dtype=np.uint8)
+        self.places = np.empty(0, dtype=np.uint32)
+        self.body = np.empty(0, dtype=np.uint8)
 
-    def __init__(self, base_dtype: str, post_dtype: str) -> None:
-        self._base_dtype, self._post_dtype = base_dtype, post_dtype
-        self._places = np.empty(0, dtype=np.uint32)
-        self._suspect = np.empty(0, dtype=np.uint8)
-
-    def frame(self, base: Bits, change: Bits, out: Bits) -> Places:
-        """The positions; *out* is filled."""
-        if self._base_dtype == self._post_dtype == "BF16" and (fast := patcher(base.size)):
-            if self._places.size <= base.size:
-                self._places = np.empty(base.size + 1, dtype=np.uint32)
-                self._suspect = np.empty(base.size, dtype=np.uint8)
-            count = fast.rebuild(base, change, out, self._suspect, self._places)
-            return self._places[:count]
-        return _rebuild(base, self._base_dtype, change, self._post_dtype, out)
+    def make(self, elements: int, body: bool = False) -> None:
+        if self.places.size <= elements:
+            self.places = np.empty(elements + 1, dtype=np.uint32)
+            self.suspect = np.empty(elements, dtype=np.uint8)
+        if body and self.body.size < (most := _COUNTS.size + 9 * elements):
+            self.body = np.empty(most, dtype=np.uint8)  # of which pages are real that are used
 
 
 def _rebuild(
@@ -105,9 +101,8 @@ class PatchEncoder:
     def __init__(self, base_dtype: str, post_dtype: str, subject: str = "") -> None:
         self._subject = subject
         self._base_dtype, self._post_dtype = base_dtype, post_dtype
-        self._rebuilder = Rebuilder(base_dtype, post_dtype)
+        self._room = _Room()
         self._made: Bits | None = None
-        self._zigzag = np.empty(0, dtype=np.uint32)
         self._compressor = Compressor()
         self.patched = 0
 
@@ -119,21 +114,51 @@ class PatchEncoder:
         if self._made is None or self._made.size < post.size:
             self._made = np.empty_like(post)
         out = self._made[: post.size]
-        candidates = self._rebuilder.frame(base, change, out)
-        payload = self._payload(candidates, out, post)
-        if payload:
-            _decode(payload, candidates, out, self._post_dtype)
-        if not np.array_equal(out, post):
+        if fast := _compiled(self._base_dtype, self._post_dtype, post.size):
+            payload, proved = self._by_kernels(fast, base, change, post, out)
+        else:
+            payload, proved = self._by_numpy(base, change, post, out)
+        if not proved:
             raise ParamDeltaError("the patch does not restore the post", subject=self._subject)
         return payload
 
+    def _by_kernels(
+        self, fast: Kernels, base: Bits, change: Bits, post: Bits, out: Bits
+    ) -> tuple[bytes, bool]:
+        room = self._room
+        room.make(post.size, body=True)
+        count, differs, length = fast.written(
+            base, change, post, out, room.suspect, room.places, room.body
+        )
+        self.patched += differs
+        if not differs:  # every element was looked at
+            return b"", True
+        payload = self._compressor.compress(room.body[:length])
+        candidates = room.places[:count]
+        body = _unpacked(payload, count, out.size)
+        sound, same = fast.proved(np.frombuffer(body, np.uint8), candidates, out, post)
+        if not sound:
+            _apply(body, candidates, out, self._post_dtype)  # says why
+        return payload, bool(sound and same)
+
+    def _by_numpy(self, base: Bits, change: Bits, post: Bits, out: Bits) -> tuple[bytes, bool]:
+        candidates = _rebuild(base, self._base_dtype, change, self._post_dtype, out)
+        payload = self._payload(candidates, out, post)
+        if payload:
+            body = _unpacked(payload, candidates.size, out.size)
+            _apply(body, candidates, out, self._post_dtype)
+        return payload, np.array_equal(out, post)
+
     def _payload(self, candidates: Places, out: Bits, post: Bits) -> bytes:
-        zigzag, moved, count = self._steps(candidates, out, post)
+        steps = _ordinals(post[candidates], self._post_dtype)
+        steps -= _ordinals(out[candidates], self._post_dtype)
+        zigzag = ((steps << 1) ^ (steps >> 63)).astype(np.uint64)
+        count = int(np.count_nonzero(out != post))
         if not count:
             return b""
         self.patched += count
         listed = np.empty(0, dtype=np.intp)
-        if moved < count:
+        if np.count_nonzero(steps) < count:
             differs = out != post
             differs[candidates] = False
             listed = np.flatnonzero(differs)
@@ -150,27 +175,13 @@ class PatchEncoder:
         )
         return self._compressor.compress(body)
 
-    def _steps(
-        self, candidates: Places, out: Bits, post: Bits
-    ) -> tuple[npt.NDArray[np.unsignedinteger[Any]], int, int]:
-        """Zigzag steps of the candidates, how many are not 0, and how many elements differ."""
-        if out.dtype == np.uint16 and self._post_dtype == "BF16" and (fast := patcher(out.size)):
-            if self._zigzag.size < candidates.size:
-                self._zigzag = np.empty(candidates.size, dtype=np.uint32)
-            found = self._zigzag[: candidates.size]
-            return found, *fast.steps(out, post, candidates, found)
-        steps = _ordinals(post[candidates], self._post_dtype)
-        steps -= _ordinals(out[candidates], self._post_dtype)
-        zigzag = ((steps << 1) ^ (steps >> 63)).astype(np.uint64)
-        return zigzag, int(np.count_nonzero(steps)), int(np.count_nonzero(out != post))
-
 
 class PatchDecoder:
     """Gives back the post's bits. Frames come in the order they were made."""
 
     def __init__(self, base_dtype: str, post_dtype: str) -> None:
         self._base_dtype, self._post_dtype = base_dtype, post_dtype
-        self._rebuilder = Rebuilder(base_dtype, post_dtype)
+        self._room = _Room()
 
     def frame(self, payload: bytes, base: Bits, change: Bits, out: Bits) -> None:
         """The post of this frame into *out*. CorruptError on a malformed payload."""
@@ -180,14 +191,33 @@ class PatchDecoder:
                 base, self._base_dtype, [delta.Term(1.0, change, dtype)], out, self._post_dtype
             )
             return
-        candidates = self._rebuilder.frame(base, change, out)
-        _decode(payload, candidates, out, self._post_dtype)
+        if fast := _compiled(self._base_dtype, self._post_dtype, out.size):
+            room = self._room
+            room.make(out.size)
+            count = fast.rebuild(base, change, out, room.suspect, room.places)
+            candidates: Places = room.places[:count]
+            body = _unpacked(payload, count, out.size)
+            if fast.restored(np.frombuffer(body, np.uint8), candidates, out):
+                return
+        else:
+            candidates = _rebuild(base, self._base_dtype, change, self._post_dtype, out)
+            body = _unpacked(payload, candidates.size, out.size)
+        _apply(body, candidates, out, self._post_dtype)  # says why, where a kernel has refused
 
 
-def _decode(payload: bytes, candidates: Places, out: Bits, dtype: str) -> None:
+def _compiled(base_dtype: str, post_dtype: str, elements: int) -> Kernels | None:
+    """The loops over a frame of so many elements, or None where numpy does it."""
+    return patcher(elements) if base_dtype == post_dtype == "BF16" else None
+
+
+def _unpacked(payload: bytes, candidates: int, elements: int) -> bytes:
+    """What was compressed, which can be no longer than such a frame needs."""
+    limit = _COUNTS.size + 9 * candidates + _LISTED.itemsize * elements
+    return decompress_up_to(payload, limit)
+
+
+def _apply(body: bytes, candidates: Places, out: Bits, dtype: str) -> None:
     """Turns what the rule made into the post."""
-    limit = _COUNTS.size + 9 * candidates.size + _LISTED.itemsize * out.size
-    body = decompress_up_to(payload, limit)
     if len(body) < _COUNTS.size + candidates.size:
         raise CorruptError("a patch frame is too short")
     large, listed = _COUNTS.unpack_from(body)
