@@ -22,7 +22,7 @@ from paramdelta.hashing import LaneHasher, hasher, update_pieces
 from paramdelta.logical import NumberReader
 from registry.artifacts import Artifacts
 from registry.contribution import Addend, Placed, StoredElements, open_elements
-from registry.extract import CHUNK, hash_tensor, row_length
+from registry.extract import row_length
 from registry.jobs import Crew, Job, Lane, run_jobs
 from registry.journal import Done
 from registry.layout import tensor_bytes
@@ -31,6 +31,7 @@ from registry.merging import MergedElements, is_merged, merged_part
 from registry.plan import Plan, PlanPart, PlanTensor, PlanTerm
 from registry.progress import Progress
 from registry.streams import Unhashed
+from registry.tensor_hashes import CHUNK, hash_tensor
 
 if TYPE_CHECKING:  # torch is paid for only where a device is used
     from registry.device_apply import Devices, PartOnDevice

@@ -23,11 +23,11 @@ from paramdelta.sketch import WIDTH, table_digest
 from paramdelta.sketch_groups import Group, SketchedTensor, grouped
 from paramdelta.sketch_spool import Spool
 from paramdelta.sketching import TensorSketch, byte_digest, summed, value_digest
-from registry.extract import CHUNK, hash_tensor
 from registry.jobs import Job, run_jobs
 from registry.progress import Progress
 from registry.publish import Side
 from registry.records import Base
+from registry.tensor_hashes import CHUNK, hash_tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)

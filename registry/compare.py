@@ -19,11 +19,11 @@ from paramdelta.problem import Problem
 from paramdelta.vocabulary import is_vocabulary_tensor
 from registry.artifacts import Artifacts
 from registry.contribution import Elements, open_elements
-from registry.extract import CHUNK
 from registry.jobs import Job, run_jobs
 from registry.progress import Progress
 from registry.results import Compared, ComparedPair
 from registry.sketches import factors_of
+from registry.tensor_hashes import CHUNK
 
 Advance = Callable[[int], None]
 

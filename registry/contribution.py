@@ -17,8 +17,9 @@ from paramdelta.lowrank import LowRank
 from paramdelta.manifest import Product, TensorEntry, Transferred
 from paramdelta.vocabulary import RowMap
 from registry.artifacts import Artifacts
-from registry.extract import CHUNK, row_length
+from registry.extract import row_length
 from registry.streams import TensorStream, Unhashed
+from registry.tensor_hashes import CHUNK
 
 Fresh = slice | npt.NDArray[np.bool_] | None
 

@@ -8,7 +8,7 @@ encoded, rebuilds the post by the rule and stores what differs in the patch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,8 +29,8 @@ from paramdelta.sketch_spool import Buckets, Spool
 from registry.artifacts import Artifacts
 from registry.file_hashes import FileHashes, beside
 from registry.streams import FrameWriter, stream_of
+from registry.tensor_hashes import CHUNK, hash_tensors
 
-CHUNK = 1 << 17  # elements read at once
 SURVEY_CHUNK = 1 << 19  # in the first pass of a difference, whose steps are many and short
 NO_NORM = f"{0:.9e}"
 
@@ -347,41 +347,6 @@ def _store_whole(
         return stream_of(encoder, frames.finish())
     finally:
         frames.close()
-
-
-def hash_tensor(
-    reader: TensorReader,
-    info: TensorInfo,
-    advance: Callable[[int], None],
-    files: FileHashes | None = None,
-) -> Digest:
-    """sha256 of a tensor's bytes, read in chunks."""
-    return hash_tensors([(reader, info)], advance, files)[0]
-
-
-def hash_tensors(
-    tensors: Sequence[tuple[TensorReader, TensorInfo]],
-    advance: Callable[[int], None],
-    files: FileHashes | None = None,
-) -> list[Digest]:
-    """The same of one or a few, which pass by together. files: to be hashed along; those of the
-    first tensor."""
-    hashers = [hasher(info.nbytes) for _, info in tensors]
-    buffers = [
-        np.empty(max(1, min(CHUNK, info.elements)), dtype=carrier(info.dtype))
-        for _, info in tensors
-    ]
-    for start in range(0, max(info.elements for _, info in tensors), CHUNK):
-        pieces = []
-        for (reader, info), buffer in zip(tensors, buffers, strict=True):
-            piece = buffer[: max(0, min(buffer.size, info.elements - start))]
-            if piece.size:
-                reader.read_into(info, start, piece)
-            pieces.append(piece)
-        with beside(files, pieces[0].nbytes) as more:
-            update_all([*zip(hashers, pieces, strict=True), *more])
-        advance(sum(piece.nbytes for piece in pieces))
-    return [one.digest for one in hashers]
 
 
 def read_tensor(reader: TensorReader, info: TensorInfo) -> Bits:

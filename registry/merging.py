@@ -23,9 +23,10 @@ from paramdelta.methods import METHODS
 from paramdelta.methods.base import Chunk
 from paramdelta.naming import canonical_name
 from registry.contribution import Fresh, Placed
-from registry.extract import CHUNK, row_length
+from registry.extract import row_length
 from registry.plan import Plan, PlanPart, PlanTerm
 from registry.streams import Unhashed
+from registry.tensor_hashes import CHUNK
 
 DTYPE = "F32"
 

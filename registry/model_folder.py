@@ -19,7 +19,6 @@ from paramdelta.limits import MAX_CARRIED_FILE_BYTES
 from paramdelta.writer import FolderWriter, OutputFile
 from registry.apply import Advance, Outcome, Sink, execute, names_of, outcome_of
 from registry.artifacts import Artifacts
-from registry.extract import hash_tensor
 from registry.jobs import Job, run_jobs
 from registry.journal import Done, Journal, on_disk
 from registry.layout import INDEX, ShardLayout, index_json, lay_out, tensor_bytes
@@ -27,6 +26,7 @@ from registry.model_record import RECORD
 from registry.plan import FORMAT, KIND, Plan
 from registry.progress import Progress
 from registry.sharing import Assignment, Part, assign
+from registry.tensor_hashes import hash_tensor
 
 CARD = "README.md"
 

@@ -17,11 +17,11 @@ from paramdelta.problem import Problem
 from paramdelta.sketching import to_float32
 from registry.artifacts import Artifacts
 from registry.contribution import open_elements
-from registry.extract import CHUNK
 from registry.jobs import Job, run_jobs
 from registry.progress import Progress
 from registry.results import Profiled
 from registry.sketches import factors_of
+from registry.tensor_hashes import CHUNK
 from registry.tensor_plan import BaseTensors
 
 Advance = Callable[[int], None]

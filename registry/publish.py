@@ -34,15 +34,12 @@ from paramdelta.sketching import byte_digest, summed
 from paramdelta.vocabulary import is_vocabulary_tensor
 from registry.artifacts import Artifacts
 from registry.commits import Commits
-from registry.extract import (
-    Extracted,
-    has_arithmetic,
-    hash_tensor,
-)
+from registry.extract import Extracted, has_arithmetic
 from registry.file_hashes import FileHashes
 from registry.jobs import Job, run_jobs
 from registry.licences import card_license, license_problems
 from registry.progress import Progress
+from registry.tensor_hashes import hash_tensor
 from registry.tensor_jobs import TensorJobs
 from registry.unfinished import Journal
 

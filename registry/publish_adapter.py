@@ -41,15 +41,7 @@ from paramdelta.sketch_groups import Group, SketchedTensor, grouped, part_blocks
 from paramdelta.sketch_spool import Kept, Spool, loaded
 from paramdelta.sketching import TensorSketch, summed, value_digest
 from registry.artifacts import Artifacts
-from registry.extract import (
-    CHUNK,
-    Extracted,
-    Pair,
-    extract_delta,
-    extract_whole,
-    hash_tensor,
-    read_tensor,
-)
+from registry.extract import Extracted, Pair, extract_delta, extract_whole, read_tensor
 from registry.jobs import Job, run_jobs
 from registry.licences import card_license, license_problems
 from registry.progress import Progress
@@ -63,6 +55,7 @@ from registry.publish import (
     source_of,
     weight_files_of,
 )
+from registry.tensor_hashes import CHUNK, hash_tensor
 
 # of the adapter's own files, those that say nothing of the model's behaviour
 _OWN_FILES = ("README.md", "adapter_config.json")

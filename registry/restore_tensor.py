@@ -28,9 +28,10 @@ from paramdelta.problem import Problem
 from paramdelta.safetensors_header import TensorInfo
 from registry.artifacts import Artifacts
 from registry.contribution import read_whole
-from registry.extract import hash_tensor, row_length
+from registry.extract import row_length
 from registry.jobs import Crew, Lane
 from registry.streams import FrameReader, TensorStream, Unhashed
+from registry.tensor_hashes import hash_tensor
 
 Write = Callable[[Bits, int], None]
 Advance = Callable[[int], None]

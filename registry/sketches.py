@@ -21,9 +21,9 @@ from paramdelta.sketch_spool import Spool
 from paramdelta.sketching import TensorSketch
 from registry.artifacts import Artifacts, sketches_key
 from registry.contribution import open_elements
-from registry.extract import CHUNK
 from registry.jobs import Job, run_jobs
 from registry.progress import Progress
+from registry.tensor_hashes import CHUNK
 
 REBUILD = "`paramdelta reindex --sketches`"
 

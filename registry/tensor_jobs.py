@@ -14,16 +14,9 @@ from paramdelta.naming import canonical_name
 from paramdelta.sketch_spool import Spool
 from registry.artifacts import Artifacts, blob_key
 from registry.commits import Commits
-from registry.extract import (
-    Extracted,
-    Pair,
-    extract_delta,
-    extract_whole,
-    has_arithmetic,
-    hash_tensor,
-    hash_tensors,
-)
+from registry.extract import Extracted, Pair, extract_delta, extract_whole, has_arithmetic
 from registry.file_hashes import FileHashes
+from registry.tensor_hashes import hash_tensor, hash_tensors
 from registry.unfinished import WORTH, Finished, Journal
 
 Advance = Callable[[int], None]

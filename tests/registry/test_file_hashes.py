@@ -16,8 +16,8 @@ from paramdelta.checkpoint import Checkpoint
 from paramdelta.digest import PREFIX
 from paramdelta.errors import Cancelled, CorruptError
 from paramdelta.hashing import hasher, update_all
-from registry.extract import hash_tensors
 from registry.file_hashes import PIECE, FileHashes, beside
+from registry.tensor_hashes import hash_tensors
 
 FIRST = "model-00001-of-00002.safetensors"
 ELEMENTS = (3 * PIECE + 4096) // 8 + 5  # no multiple of anything
