@@ -5,8 +5,7 @@ with a random sign, to one bucket. It is linear, sketch(a − b) = sketch(a) −
 dot products of sketches estimate dot products of the vectors to about 1/√WIDTH of the norms.
 
 ``sketching`` takes them. Here they are compared, without numpy: it takes longer to import than a
-query to compare a hundred. ``math`` rounds its sums correctly, so the numbers are the same on every
-machine.
+query to compare a hundred.
 """
 
 from __future__ import annotations

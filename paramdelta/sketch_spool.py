@@ -7,11 +7,16 @@ are made in one order, whatever is finished first; so each has to wait.
 
 from __future__ import annotations
 
+import errno
+import math
 import os
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -45,11 +50,13 @@ def loaded(buckets: Buckets) -> Floats:
 class Spool:
     """To be closed; the file has no name and ends with its process. Threads may share it.
 
-    StorageError where the file cannot be written.
+    StorageError where the file cannot be written or read.
     """
 
     def __init__(self, memory: int = MEMORY) -> None:
-        self._file = tempfile.SpooledTemporaryFile(max_size=memory)  # noqa: SIM115 - closed by __exit__
+        self._limit = memory
+        self._held = bytearray()
+        self._file: IO[bytes] | None = None  # takes what was held, and all that follows
         self._end = 0
         self._lock = threading.Lock()
 
@@ -58,24 +65,25 @@ class Spool:
         if isinstance(buckets, Kept):
             return buckets
         data = buckets.tobytes()
-        with self._lock:
+        with self._lock, _told():
             place, self._end = self._end, self._end + len(data)
-            try:
-                self._file.seek(place)
-                self._file.write(data)
-            except OSError as error:
-                raise StorageError(
-                    f"cannot keep sketches for a while: {os.strerror(error.errno or 0)}",
-                    where=tempfile.gettempdir(),
-                    remedy="free some space, or name another folder in $TMPDIR",
-                ) from error
+            if self._file is None and self._end > self._limit:
+                self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+                _write(self._file, 0, self._held)
+                self._held = bytearray()
+            if self._file is None:
+                self._held += data
+            else:
+                _write(self._file, place, data)
         return Kept(self, place, buckets.shape)
 
     def read(self, place: int, shape: tuple[int, ...]) -> Floats:
-        size = 8 * int(np.prod(shape))
-        with self._lock:
-            self._file.seek(place)
-            data = self._file.read(size)
+        size = 8 * math.prod(shape)
+        with self._lock, _told():
+            if self._file is None:
+                data = bytes(self._held[place : place + size])
+            else:
+                data = _read(self._file, place, size)
         return np.frombuffer(data, dtype=np.float64).reshape(shape)
 
     def __enter__(self) -> Spool:
@@ -87,4 +95,34 @@ class Spool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
+
+
+def _write(file: IO[bytes], place: int, data: bytes | bytearray) -> None:
+    rest = memoryview(data)
+    while rest:
+        done = os.pwrite(file.fileno(), rest, place)
+        place, rest = place + done, rest[done:]
+
+
+def _read(file: IO[bytes], place: int, size: int) -> bytes:
+    pieces = []
+    while size:
+        pieces.append(os.pread(file.fileno(), size, place))
+        if not pieces[-1]:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        place, size = place + len(pieces[-1]), size - len(pieces[-1])
+    return b"".join(pieces)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"cannot keep sketches for a while: {os.strerror(error.errno or 0)}",
+            where=tempfile.gettempdir(),
+            remedy="free some space, or name another folder in $TMPDIR",
+        ) from error

@@ -86,16 +86,18 @@ class Healer:
         """The second store's signatures of our record, where something is wrong with ours; whether
         it gave any."""
         record = self.artifacts.read_release(release.name, release.version)
-        try:
-            return record is not None and self._signatures(release, record)
-        except InvalidError as error:
-            self._note(Problem(f"{release.name}@{release.version}", error.message, "warning"))
-            return False
+        return record is not None and self._signatures(release, record)
 
     def _signatures(self, release: Release, record: bytes) -> bool:
         name, version = release.name, release.version
-        stored = stored_signatures(self.source, name, version)
-        put, problems = copy_signatures(self.artifacts, name, version, record, stored)
+        try:
+            stored = stored_signatures(self.source, name, version)
+            put, problems = copy_signatures(
+                self.artifacts, name, version, record, stored, mend=True
+            )
+        except InvalidError as error:
+            self._note(Problem(f"{name}@{version}", error.message, "warning"))
+            return False
         for digest in put:
             self._done(signature_key(name, version, digest))
         for problem in problems:

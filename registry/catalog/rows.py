@@ -1,6 +1,7 @@
 """Between rows and records.
 
-A row is what a statement gave, by the names of its columns; ``*_COLUMNS`` say which it must have.
+A row is what a statement gave, by the names of its columns; BASE, SUMMARY, RELEASE, SCORE and EVENT
+say which it must have.
 """
 
 from __future__ import annotations

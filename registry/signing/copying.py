@@ -81,12 +81,18 @@ def vouched(
 
 
 def copy_signatures(
-    target: Artifacts, name: str, version: int, record: bytes, stored: Sequence[Stored]
+    target: Artifacts,
+    name: str,
+    version: int,
+    record: bytes,
+    stored: Sequence[Stored],
+    *,
+    mend: bool = False,
 ) -> tuple[list[Digest], list[Problem]]:
     """(what was put into *target*, what stays behind and why).
 
-    Only signatures of *record* go along, and only where *target* has this record or none. One that
-    is damaged there is put anew.
+    Only signatures of *record* go along, and only where *target* has this record or none. mend:
+    those that it has are read, and put anew where they are damaged.
     """
     ref = f"{name}@{version}"
     good, problems = carried(ref, record, stored)
@@ -104,8 +110,11 @@ def copy_signatures(
     for one in good:
         if one.data is None:
             continue
-        key = signature_key(name, version, one.digest)
-        if one.digest not in known or not target.is_sound(key, one.digest, len(one.data)):
+        if one.digest in known and mend:
+            key = signature_key(name, version, one.digest)
+            if not target.is_sound(key, one.digest, len(one.data)):
+                known.discard(one.digest)
+        if one.digest not in known:
             target.put_signature(name, version, one.data)
             new.append(one.digest)
     if there is not None:

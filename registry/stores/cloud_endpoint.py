@@ -1,9 +1,10 @@
 """Endpoints of object stores: what one may be, when plain HTTP is meant, who may see a token.
 
 An address may come from a stranger, the environment is the user's own. What S3 is sent is a
-signature, good for one request to one host. Google's access tokens and Azure's tokens are good for
-whoever receives them: to an endpoint that an address names they go only where it is Google's or
-Azure's own. Other servers get a signature by the account's key (Azure) or no credential (Google).
+signature, good for one request to one host. Access tokens of Google and Azure are good for whoever
+receives them, and Azure's signatures by an account's key do not say for which host they are. So an
+endpoint that an address names gets these only where it is Google's or Azure's own; other servers
+get nothing, but for a signature to a server on this very machine, such as Azurite.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ _ACCOUNT_KEYS = (
 )  # fmt: skip
 # the provider's own hosts, regional, private and sovereign ones too
 _OWN = {
-    "s3": ("amazonaws.com", "amazonaws.com.cn"),
-    "gs": ("googleapis.com",),
-    "az": (
-        "core.windows.net", "storage.azure.net", "core.chinacloudapi.cn",
-        "core.usgovcloudapi.net", "dfs.fabric.microsoft.com", "blob.fabric.microsoft.com",
-    ),
-}  # fmt: skip
+    # others may have hosts of their own below amazonaws.com, but not below S3's
+    "s3": r"(.+\.)?s3([.-][a-z0-9-]+)*\.amazonaws\.com(\.cn)?",
+    "gs": r".+\.googleapis\.com",
+    "az": r".+\.(core\.windows\.net|storage\.azure\.net|core\.chinacloudapi\.cn"
+    r"|core\.usgovcloudapi\.net|dfs\.fabric\.microsoft\.com|blob\.fabric\.microsoft\.com)",
+}
+_HERE = ("127.0.0.1", "::1", "localhost")
 # keys of the user's own that go along with every request as they are
 _SENT = {
     "s3": ("AWS_SSE_CUSTOMER_KEY_BASE64",),
@@ -94,7 +95,7 @@ def settings_for(scheme: str, endpoint: str, env: Mapping[str, str] = os.environ
     if scheme == "gs":
         # a placeholder: the library asks for a token whatever it is told about signatures
         return {"credential_provider": _fixed({"token": "anonymous", "expires_at": None})}
-    for name in _ACCOUNT_KEYS:
+    for name in _ACCOUNT_KEYS if urlsplit(endpoint).hostname in _HERE else ():
         if key := env.get(name):
             try:
                 base64.b64decode(key, validate=True)
@@ -109,7 +110,7 @@ def settings_for(scheme: str, endpoint: str, env: Mapping[str, str] = os.environ
 def _is_own(scheme: str, endpoint: str) -> bool:
     parts = urlsplit(endpoint)
     host = (parts.hostname or "").lower()
-    return parts.scheme == "https" and any(host.endswith(f".{name}") for name in _OWN[scheme])
+    return parts.scheme == "https" and re.fullmatch(_OWN[scheme], host) is not None
 
 
 def _fixed(credential: dict[str, Any]) -> Callable[[], Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,12 @@ def test_plain_http_is_used_only_where_the_stores_own_endpoint_says_so(
 @pytest.mark.parametrize(
     "scheme, endpoint, own",
     [
+        ("s3", "https://s3.eu-west-1.amazonaws.com", True),
+        ("s3", "https://box.vpce-1a.s3.us-east-1.vpce.amazonaws.com", True),
+        ("s3", "https://s3.cn-north-1.amazonaws.com.cn", True),
+        ("s3", "https://abcdefghij.execute-api.us-east-1.amazonaws.com", False),
+        ("s3", "https://x.elb.us-east-1.amazonaws.com", False),
+        ("s3", "https://evils3.us-east-1.amazonaws.com", False),
         ("gs", "", True),
         ("gs", "https://storage.googleapis.com", True),
         ("gs", "https://storage.europe-west3.rep.googleapis.com", True),
@@ -92,7 +99,19 @@ def test_plain_http_is_used_only_where_the_stores_own_endpoint_says_so(
     ],
 )
 def test_the_providers_own_hosts_are_known(scheme: str, endpoint: str, own: bool) -> None:
-    assert (settings_for(scheme, endpoint, {}) == {}) == own
+    if scheme == "s3":  # whose signatures are for one host: only keys are kept from others
+        env = {"AWS_SSE_CUSTOMER_KEY_BASE64": KEY}
+        with nullcontext() if own else pytest.raises(UsageError, match="would be sent"):
+            assert settings_for(scheme, endpoint, env) == {}
+    else:
+        assert (settings_for(scheme, endpoint, {}) == {}) == own
+
+
+@pytest.mark.parametrize("endpoint", ["https://host.example", "http://10.0.0.7:10000/team"])
+def test_a_strange_host_gets_no_signature_of_azures(endpoint: str) -> None:
+    """It would be good for the account's own host, too."""
+    env = {"AZURE_STORAGE_ACCOUNT_KEY": KEY}
+    assert settings_for("az", endpoint, env) == {"skip_signature": "true"}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import resource
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 from paramdelta.errors import StorageError
-from paramdelta.sketch import WIDTH
+from paramdelta.sketch import BYTES, WIDTH
 from paramdelta.sketch_groups import SketchedTensor, grouped
 from paramdelta.sketch_spool import Spool, loaded
 
@@ -43,14 +45,22 @@ def test_groups_of_kept_sketches_are_those_of_arrays() -> None:
         assert np.array_equal(a.buckets, b.buckets) and len(a.buckets) == 4
 
 
-def test_a_full_disk_is_told_with_the_folder(
+def test_a_file_that_takes_no_more_is_told_with_the_folder(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    full = Path("/dev/full")
-    monkeypatch.setattr("tempfile.TemporaryFile", lambda *a, **k: full.open("r+b", buffering=0))
+    """Three and a half sketches fit: the fourth is cut short, and closing must not fail again."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with Spool(1) as spool, pytest.raises(StorageError, match="TMPDIR") as raised:
-        spool.keep(numbers(0, 1))
-    assert raised.value.where == str(tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3 * BYTES * 2 + BYTES, before[1]))
+    try:
+        with pytest.raises(StorageError) as raised, Spool(1) as spool:
+            kept = [spool.keep(numbers(i, 1)) for i in range(3)]
+            assert all(np.array_equal(loaded(k), numbers(i, 1)) for i, k in enumerate(kept))
+            spool.keep(numbers(3, 1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert raised.value.where == str(tmp_path) and "TMPDIR" in raised.value.remedy
     assert isinstance(raised.value.__cause__, OSError)
-    assert raised.value.__cause__.errno == errno.ENOSPC
+    assert raised.value.__cause__.errno == errno.EFBIG
