@@ -5,13 +5,11 @@ Fingerprints come from ``fingerprint`` itself here, so that the catalog need not
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
-import numpy.typing as npt
 
 from paramdelta.checkpoint import TensorReader
 from paramdelta.digest import Digest, Hasher, content_digest
@@ -19,9 +17,9 @@ from paramdelta.dtypes import ARITHMETIC, carrier
 from paramdelta.logical import LogicalTensor, NumberReader
 from paramdelta.naming import canonical_name
 from paramdelta.safetensors_header import TensorInfo
-from paramdelta.sketch import WIDTH, table_digest
+from paramdelta.sketch import table_digest
 from paramdelta.sketch_groups import Group, SketchedTensor, grouped
-from paramdelta.sketch_spool import Spool
+from paramdelta.sketch_spool import Spool, loaded
 from paramdelta.sketching import TensorSketch, byte_digest, summed, value_digest
 from registry.jobs import Job, run_jobs
 from registry.progress import Progress
@@ -65,16 +63,16 @@ def describe(
     tensors = sorted(view.tensors.values(), key=lambda t: (-t.info.nbytes, t.name))
     whole = {tensor.whole.name for tensor in tensors if tensor.is_whole}
     rest = [info for name, info in checkpoint.tensors.items() if name not in whole]
-    total = _Total()
     with checkpoint.reader() as reader, Spool() as spool:
         jobs: list[Job[Read]] = [
-            Job(tensor.info.nbytes, _read_job(reader, tensor, total, place, spool))
-            for place, tensor in enumerate(tensors)
+            Job(tensor.info.nbytes, _read_job(reader, tensor, spool)) for tensor in tensors
         ]
         jobs += [Job(info.nbytes, _hash_job(reader, info)) for info in rest]
         size = sum(job.size for job in jobs)
         found = run_jobs(jobs, threads, progress, "read base", size)
-        groups = grouped(read.sketched for read in found if read.sketched)
+        sketched = [read.sketched for read in found if read.sketched]
+        sketch = summed(loaded(one.parts) for one in sketched).to_bytes()
+        groups = grouped(sketched)
     values, digests = {}, {}
     for tensor, read in zip(tensors, found, strict=False):
         values[canonical_name(tensor.name)] = read.value
@@ -85,7 +83,6 @@ def describe(
     content = content_digest(
         (name, info.dtype, info.shape, digests[name]) for name, info in checkpoint.tensors.items()
     )
-    sketch = summed([total.buckets]).to_bytes()
     base = describe_read(name, location, revision, side, content, sketch, values)
     return Described(base, groups)
 
@@ -124,28 +121,8 @@ def describe_read(
     )
 
 
-class _Total:
-    """The tensors' sketches added in one order, whichever thread is done first.
-
-    Jobs start in that order, so that few sketches ever wait for their turn.
-    """
-
-    def __init__(self) -> None:
-        self.buckets = np.zeros(WIDTH, dtype=np.float64)
-        self._waiting: dict[int, npt.NDArray[np.float64]] = {}
-        self._next = 0
-        self._lock = threading.Lock()
-
-    def add(self, place: int, buckets: npt.NDArray[np.float64]) -> None:
-        with self._lock:
-            self._waiting[place] = buckets
-            while self._next in self._waiting:
-                self.buckets += self._waiting.pop(self._next)
-                self._next += 1
-
-
 def _read_job(
-    reader: TensorReader, tensor: LogicalTensor, total: _Total, place: int, spool: Spool
+    reader: TensorReader, tensor: LogicalTensor, spool: Spool
 ) -> Callable[[Callable[[int], None]], Read]:
     def run(advance: Callable[[int], None]) -> Read:
         numbers = NumberReader(reader, tensor)
@@ -161,7 +138,6 @@ def _read_job(
                 sketch.update(piece, tensor.dtype)
             advance(stored.nbytes)
         buckets = sketch.finish()
-        total.add(place, buckets)
         digest = hasher.digest
         if has_values:
             kept = spool.keep(buckets)
